@@ -1,0 +1,1 @@
+"""The resource as Python types: names, durations, spec, status, conditions. Imports nothing else of ours."""
