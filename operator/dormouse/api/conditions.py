@@ -271,7 +271,7 @@ class Reason(StrEnum):
     SPEC_UNREADABLE = (
         "SpecUnreadable",
         ReasonGroup.STALLED,
-        "This release can't read the spec (is the CRD newer than the operator?); engines are left as they are.",
+        "This release can't read the spec (is the CRD newer than the operator?); engines are left alone.",
     )
 
     # Generic

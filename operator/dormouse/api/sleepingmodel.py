@@ -1,8 +1,8 @@
 """One SleepingModel: the metadata that the operator needs, and the spec.
 
-An object that was admitted by the CRD of this release always reads. One that does not was admitted by another
-release's CRD (or an edited one): `SpecUnreadableError` names each field, the operator reports it and leaves the
-engines as they are, because acting on half a spec could put the wrong model to sleep.
+An object that the CRD of this release admitted always reads. One that does not was admitted by another release's
+CRD (or an edited one): `SpecUnreadableError` names each field, the operator reports it and leaves the engines
+alone, because acting on half a spec could put the wrong model to sleep.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SpecUnreadableError(Exception):
-    """Raised when this release can't read an object. The message is for a person and names each field at fault."""
+    """Raised when this release can't read an object; the message is for a person and names each field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ class SleepingModel:
             )
         if self.served_name in self.spec.aliases:
             faults.append(
-                "spec.aliases must not repeat modelName (which is metadata.name when unset): remove it from aliases"
+                "spec.aliases must not repeat modelName (metadata.name when unset): remove it from aliases"
             )
         template = self.spec.engine.template
         label = template.metadata.labels.get(LABEL_MODEL, self.name) if template else self.name

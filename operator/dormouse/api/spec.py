@@ -1,15 +1,16 @@
 """The spec of a SleepingModel, as the operator reads it.
 
 The CRD (`crds/dormouse.dev_sleepingmodels.yaml`) is the source of truth. These types accept and reject what
-an API server does with it under strict field validation (a contract test proves it on a real one), and where a
-CEL rule has a message, they say the same words.
+an API server does with it under strict field validation (a contract test proves it on a real one), and where
+a CEL rule has a message, they say the same words.
 
 All durations are floats of seconds. Everything is frozen; the inside of a pod template stays plain JSON, as
 the user wrote it, and is treated as read-only.
 """
 
+import re
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +23,8 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from dormouse.api.durations import format_duration, parse_duration
+
+MODEL_NAME_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._:/@+=-]*"
 
 _SECOND, _HOUR = 1.0, 3600.0
 _YEAR = 8760 * _HOUR
@@ -71,13 +74,17 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-ModelName = Annotated[
-    str, Field(strict=True, min_length=1, max_length=253, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+=-]*$")
-]
+def _model_name(name: str) -> str:
+    if not re.fullmatch(MODEL_NAME_PATTERN, name):
+        raise ValueError("must begin with a letter or digit and have only letters, digits and . _ : / @ + = -")
+    return name
+
+
+ModelName = Annotated[str, Field(strict=True, max_length=253), AfterValidator(_model_name)]
 
 
 class _Frozen(BaseModel):
-    """What the spec types share: camelCase outside, unknown fields refused, null means unset as in the API."""
+    """What the spec types share: camelCase outside, unknown fields refused, null means unset."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel)
 
@@ -146,7 +153,9 @@ class SleepSpec(_Frozen):
 class WakeSpec(_Frozen):
     """How a wake goes: a held request's deadline, and how often to try before giving up."""
 
-    max_wait: Annotated[float, _seconds(_SECOND, _HOUR)] = 120.0
+    max_wait: Annotated[float, _seconds(MODEL_NAME_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._:/@+=-]*"
+
+_SECOND, _HOUR)] = 120.0
     max_attempts: Annotated[int, Field(strict=True, ge=1, le=20)] = 3
 
 

@@ -1,10 +1,10 @@
 """The status of a SleepingModel, as the operator writes it.
 
-Nothing in it is needed to rebuild the world: `SleepingModelStatus.read` serves only to keep times whose meaning
-did not change, and an unreadable status is as good as none.
+Nothing in it is needed to rebuild the world: `SleepingModelStatus.read` serves only to keep times whose
+meaning did not change, and an unreadable status is as good as none.
 
 There are no floats in the API (its conventions forbid them, and they compare badly): durations are whole
-milliseconds, named so, and memory is whole bytes. Times are UTC, cut to the second, as Kubernetes writes them.
+milliseconds, named so, and memory is whole bytes. Times are UTC, cut to the second, as Kubernetes has them.
 """
 
 from collections.abc import Mapping
