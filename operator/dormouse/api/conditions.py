@@ -168,6 +168,11 @@ class Reason(StrEnum):
         ReasonGroup.DECISION,
         "A wake failed half-way, so the engine is put back to sleep first.",
     )
+    FINISH_WAKE = (
+        "FinishWake",
+        ReasonGroup.DECISION,
+        "A wake was interrupted half-way; it is finished before anything else is decided.",
+    )
     RESTARTING = (
         "Restarting",
         ReasonGroup.DECISION,

@@ -1,8 +1,8 @@
 """One SleepingModel: the metadata that the operator needs, and the spec.
 
-An object that the CRD of this release admitted always reads. One that does not was admitted by another release's
-CRD (or an edited one): `SpecUnreadableError` names each field, the operator reports it and leaves the engines
-alone, because acting on half a spec could put the wrong model to sleep.
+An object that the CRD of this release admitted always reads. One that does not was admitted by another
+release's CRD (or an edited one): `SpecUnreadableError` names each field; the operator reports it and leaves
+the engines alone, because acting on half a spec could put the wrong model to sleep.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _model_name(name: str) -> str:
     if not re.fullmatch(MODEL_NAME_PATTERN, name):
-        raise ValueError("must begin with a letter or digit and have only letters, digits and . _ : / @ + = -")
+        raise ValueError("must begin with a letter or digit and hold only letters, digits and ._:/@+=-")
     return name
 
 
@@ -153,9 +153,7 @@ class SleepSpec(_Frozen):
 class WakeSpec(_Frozen):
     """How a wake goes: a held request's deadline, and how often to try before giving up."""
 
-    max_wait: Annotated[float, _seconds(MODEL_NAME_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._:/@+=-]*"
-
-_SECOND, _HOUR)] = 120.0
+    max_wait: Annotated[float, _seconds(_SECOND, _HOUR)] = 120.0
     max_attempts: Annotated[int, Field(strict=True, ge=1, le=20)] = 3
 
 
