@@ -1,0 +1,1 @@
+"""Everything said to Kubernetes: watches, server-side apply, the Lease, Events."""

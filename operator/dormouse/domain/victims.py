@@ -1,0 +1,82 @@
+"""Who makes room: the least recently used first, nobody who is not needed, and only if together they suffice.
+
+The seam for better rules (docs: policy): `choose` gets candidates with what each gives back and what it costs
+to know nothing else. Candidates are made by `awake` and `ill_sleeper`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dormouse.api.status import Tier
+from dormouse.domain import ledger
+from dormouse.domain.plan import Step
+from dormouse.domain.states import SETTLED, Operation, path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from dormouse.domain.snapshot import DeviceKey, Engine, Model
+
+
+@dataclass(frozen=True, slots=True)
+class Victim:
+    """One engine that could make room, how, and what that gives back per device in bytes."""
+
+    engine: Engine
+    steps: tuple[Step, ...]
+    gives: Mapping[DeviceKey, int]
+
+
+def awake(engine: Engine, model: Model) -> list[Victim]:
+    """Return the candidate that an awake engine is; none when nobody can tell what its sleep would free."""
+    gives = ledger.gives_back(engine)
+    if gives is None:
+        return []
+    # A busy one is drained: admission closes, requests in flight end, new ones are held.
+    min_idle = None if engine.busy else min(engine.idle_seconds, 0.0)
+    sleep = Step(engine.key, Operation.SLEEP_OFFLOAD, min_idle, model.spec.sleep.drain_timeout, frees=gives)
+    return [Victim(engine, (sleep,), gives)]
+
+
+def ill_sleeper(engine: Engine, model: Model) -> list[Victim]:
+    """Return the candidate that a sleeper is which kept memory: it is woken and put to sleep again, then restarted."""
+    kept = ledger.withheld(engine)
+    if not kept:
+        return []
+    if engine.attempts.reclaims >= model.spec.wake.max_attempts:
+        if not engine.restartable:
+            return []
+        return [Victim(engine, (Step(engine.key, Operation.RESTART),), kept)]
+    tier = engine.tier if engine.tier in SETTLED else Tier.OFFLOADED
+    assert tier is not None
+    sleep = Operation.SLEEP_DISCARD if tier is Tier.DISCARDED else Operation.SLEEP_OFFLOAD
+    waking = tuple(Step(engine.key, operation) for operation in path(engine.state, Tier.AWAKE) or ())
+    return [Victim(engine, (*waking, Step(engine.key, sleep, None, model.spec.sleep.drain_timeout)), kept)]
+
+
+def choose(short: Mapping[DeviceKey, int], candidates: Iterable[Victim]) -> list[Victim] | None:
+    """Return victims that cover `short` on every device, or None if all of them together don't.
+
+    Least recently used first, then whoever became unnecessary is let off, most recently used first: two small
+    victims are spared when a third, taken later, covers everything alone.
+    """
+    chosen: list[Victim] = []
+    for victim in sorted(candidates, key=lambda v: (-v.engine.idle_seconds, v.engine.key)):
+        if _covers(short, chosen):
+            break
+        if any(victim.gives.get(device, 0) > 0 for device in short):
+            chosen.append(victim)
+    if not _covers(short, chosen):
+        return None
+    for victim in sorted(chosen, key=lambda v: (v.engine.idle_seconds, v.engine.key)):
+        rest = [other for other in chosen if other is not victim]
+        if _covers(short, rest):
+            chosen = rest
+    return chosen
+
+
+def _covers(short: Mapping[DeviceKey, int], chosen: Iterable[Victim]) -> bool:
+    chosen = list(chosen)
+    return all(sum(v.gives.get(device, 0) for v in chosen) >= amount for device, amount in short.items())

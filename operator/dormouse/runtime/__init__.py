@@ -1,0 +1,1 @@
+"""The loop: collect, decide, act; with its locks, timers and health endpoints."""
