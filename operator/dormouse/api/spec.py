@@ -74,6 +74,11 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _whole(value: object) -> object:
+    """Take 3.0 for 3, because the API server does so too and a YAML tool may write it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _model_name(name: str) -> str:
     if not re.fullmatch(MODEL_NAME_PATTERN, name):
         raise ValueError("must begin with a letter or digit and hold only letters, digits and ._:/@+=-")
@@ -132,7 +137,7 @@ class EngineSpec(_Frozen):
     """What an engine is, and where its pods come from: made from `template`, or (None) adopted by label."""
 
     type: EngineType = EngineType.VLLM
-    port: Annotated[int, Field(strict=True, ge=1, le=65535)] = 8000
+    port: Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=1, le=65535)] = 8000
     template: PodTemplate | None = None
     start_timeout: Annotated[float, _seconds(_SECOND, 24 * _HOUR)] = 1800.0
 
@@ -154,7 +159,7 @@ class WakeSpec(_Frozen):
     """How a wake goes: a held request's deadline, and how often to try before giving up."""
 
     max_wait: Annotated[float, _seconds(_SECOND, _HOUR)] = 120.0
-    max_attempts: Annotated[int, Field(strict=True, ge=1, le=20)] = 3
+    max_attempts: Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=1, le=20)] = 3
 
 
 class SleepingModelSpec(_Frozen):
@@ -162,7 +167,7 @@ class SleepingModelSpec(_Frozen):
 
     model_name: ModelName | None = None
     aliases: Annotated[tuple[ModelName, ...], Field(max_length=32), AfterValidator(_distinct)] = ()
-    replicas: Annotated[int, Field(strict=True, ge=0, le=1000)] = 1
+    replicas: Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=0, le=1000)] = 1
     engine: EngineSpec = EngineSpec()
     sleep: SleepSpec = SleepSpec()
     wake: WakeSpec = WakeSpec()
