@@ -41,7 +41,7 @@ def books(engines: Iterable[Engine]) -> dict[DeviceKey, Book]:
 
 
 def need(engine: Engine) -> dict[DeviceKey, int] | None:
-    """Return the bytes per device that a wake of `engine` takes, {} if nothing is measured at all, None if unknown."""
+    """Return the bytes per device that a wake takes; {} if no device is measured at all, None if unknown."""
     wanted: dict[DeviceKey, int] = {}
     for memory in engine.memory:
         footprint = memory.footprint
@@ -63,7 +63,7 @@ def gives_back(engine: Engine) -> dict[DeviceKey, int] | None:
 
 
 def withheld(engine: Engine) -> dict[DeviceKey, int]:
-    """Return what a sleeper holds per device beyond what it should; {} if it sleeps well or nobody can tell."""
+    """Return what a sleeper holds per device beyond what it should; {} if it sleeps well or none can tell."""
     if engine.state not in ASLEEP:
         return {}
     kept: dict[DeviceKey, int] = {}

@@ -36,7 +36,7 @@ def deepest(model: Model) -> Tier:
 
 
 def _as_deep_as_allowed(model: Model, engine: Engine) -> Tier:
-    """A sleeper that is deeper already stays there: going up one tier costs a whole wake and gains nothing."""
+    """Return the tier to sleep at; a sleeper that is deeper already stays: going up costs a whole wake."""
     return Tier.DISCARDED if engine.state is EngineState.DISCARDED else deepest(model)
 
 
@@ -68,8 +68,7 @@ def _mode(model: Model, engine: Engine) -> Want | None:
 
 def _demand(_model: Model, engine: Engine) -> Want | None:
     if engine.held > 0:
-        plural = "s wait" if engine.held > 1 else " waits"
-        return Want(Tier.AWAKE, Reason.DEMAND, f"{engine.held} request{plural} for it")
+        return Want(Tier.AWAKE, Reason.DEMAND, "a request waits for it")
     return None
 
 
@@ -86,7 +85,7 @@ def _idle(model: Model, engine: Engine) -> Want | None:
         return None
     timeout = model.spec.sleep.idle_timeout
     if engine.busy:
-        return Want(Tier.AWAKE, Reason.IN_USE, f"{engine.in_flight} in flight")
+        return Want(Tier.AWAKE, Reason.IN_USE, "requests are in flight")
     if timeout == 0:
         return Want(
             Tier.AWAKE,

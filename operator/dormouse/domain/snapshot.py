@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from dormouse.domain.states import EngineState
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dormouse.api.conditions import Reason
     from dormouse.api.spec import SleepingModelSpec
     from dormouse.api.status import Tier
+    from dormouse.domain.states import EngineState
 
 
 class ModelKey(NamedTuple):
@@ -81,7 +80,7 @@ class LastTransition:
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """What this operator tried on one engine since its last good wake. Lost at a restart of the operator, on purpose."""
+    """What this operator tried on one engine since its last good wake; lost when it restarts, on purpose."""
 
     failed: int = 0
     rollbacks: int = 0
@@ -167,6 +166,8 @@ class Model:
     uid: str
     generation: int
     spec: SleepingModelSpec
+    managed: bool = False
+    """We make its pods from a template; otherwise they are adopted by label."""
     force: Force = field(default_factory=Force)
     template_error: str | None = None
     """What the API server said of the Deployment, when it refused it."""
@@ -174,11 +175,6 @@ class Model:
     """Pods of it that this operator restarted since its last good wake."""
     strangers: tuple[str, ...] = ()
     """Pods that carry its label and are not its own, each with why."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What clients may call it."""
-        return (self.spec.model_name or self.key.name, *self.spec.aliases)
 
 
 @dataclass(frozen=True, slots=True)

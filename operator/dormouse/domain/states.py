@@ -2,8 +2,8 @@
 
 Two rules:
 
-1. A state is *observed*, never remembered. `dormouse.engines` derives it from what an engine says; nothing here
-   is stored, so a restarted operator continues from whatever it reads.
+1. A state is *observed*, never remembered. `dormouse.engines` derives it from what an engine says; nothing
+   here is stored, so a restarted operator continues from whatever it reads.
 2. An operation leads where `TRANSITIONS` says, or it is illegal. The way from one state to a tier is the
    shortest path in that table. That "Offloaded to Discarded goes through a wake" (vLLM ignores a second sleep
    and answers 200) is not a special case anywhere: it is the only path there is.
@@ -124,7 +124,7 @@ def after(state: EngineState, operation: Operation) -> EngineState:
 
 @cache
 def path(state: EngineState, tier: Tier) -> tuple[Operation, ...] | None:
-    """Return the shortest way from `state` to `tier` without a restart; () when already there, None if there is none."""
+    """Return the shortest way from `state` to `tier` without a restart: () when there, None if none."""
     goal = SETTLED.get(tier)
     if goal is None:
         return None

@@ -1,7 +1,7 @@
-"""Who makes room: the least recently used first, nobody who is not needed, and only if together they suffice.
+"""Who makes room: the least recently used first, nobody who is not needed, only if together they suffice.
 
-The seam for better rules (docs: policy): `choose` gets candidates with what each gives back and what it costs
-to know nothing else. Candidates are made by `awake` and `ill_sleeper`.
+The seam for better rules: `choose` gets candidates with what each gives back, and knows nothing else of the
+world. Candidates are made by `awake` and `ill_sleeper`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def awake(engine: Engine, model: Model) -> list[Victim]:
 
 
 def ill_sleeper(engine: Engine, model: Model) -> list[Victim]:
-    """Return the candidate that a sleeper is which kept memory: it is woken and put to sleep again, then restarted."""
+    """Return the candidate that a sleeper is which kept memory: it sleeps anew, in the end is restarted."""
     kept = ledger.withheld(engine)
     if not kept:
         return []
