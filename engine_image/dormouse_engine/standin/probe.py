@@ -1,0 +1,1 @@
+"""What the guard measures of a stand-in: the simulated device's books."""
