@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -110,3 +111,16 @@ def test_any_other_trouble_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("DORMOUSE_TORCH_CPU_WHEELS", str(tmp_path / "wheels"))
     with pytest.raises(FileNotFoundError):
         entry.main([])
+
+
+def test_a_step_that_fails_fails_the_run_and_leaves_no_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uv = tmp_path / "uv"
+    uv.write_text("#!/bin/sh\nexit 7\n")
+    uv.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    recipe = environment.Recipe(LOCK, "3.11", tmp_path)
+    with pytest.raises(subprocess.CalledProcessError, match="exit status 7"):
+        environment.ensure(recipe, tmp_path / "cache")
+    assert not (tmp_path / "cache" / recipe.name).exists()
