@@ -26,11 +26,10 @@ class HelmError(RuntimeError):
 
 def helm(*args: str, state: Path | None = None) -> str:
     """Run helm and return what it printed; `state` is where it keeps its caches."""
-    folders = (
-        {f"HELM_{kind}_HOME": str(state / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
-        if state
-        else {}
-    )
+    folders = {}
+    if state is not None:
+        kinds = ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "KUBECACHEDIR")
+        folders = {kind: str(state / kind.lower()) for kind in kinds}
     result = subprocess.run(
         [str(obtain("helm")), *args],
         capture_output=True,
