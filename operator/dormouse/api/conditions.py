@@ -7,7 +7,7 @@ Reasons are grouped by what they speak of; several conditions may use the same o
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import StrEnum, unique
 from typing import Self
 
 
@@ -24,6 +24,7 @@ class _Documented(StrEnum):
         return member
 
 
+@unique
 class ConditionType(_Documented):
     """The conditions of a SleepingModel, in the order in which status lists them."""
 
@@ -75,6 +76,7 @@ class ReasonGroup(_Documented):
     GENERIC = "Generic", "Where nothing more can be said."
 
 
+@unique
 class Reason(StrEnum):
     """Every reason. A member is written `NAME = "Value", group, "one sentence"`; see `.group` and `.doc`."""
 

@@ -99,7 +99,7 @@ def _readable(error: ValidationError) -> str:
     for fault in error.errors(include_url=False):
         where = "spec" + "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in fault["loc"])
         if fault["type"] == "extra_forbidden":
-            what = "is a field that this release does not know; is the CRD newer than the operator?"
+            what = "is unknown to this release: is the CRD newer than the operator?"
         else:
             what = fault["msg"].removeprefix("Value error, ")
         lines.append(f"{where} {what[0].lower()}{what[1:]}")
