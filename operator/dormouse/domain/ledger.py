@@ -99,7 +99,7 @@ def never_fits(
         for other in others:
             for theirs in other.memory:
                 if theirs.device == memory.device:
-                    residuals += min(theirs.process, _expected_residual(other, theirs) or theirs.process)
+                    residuals += _least_residual(other, theirs)
         surplus = memory.footprint + residuals - on[memory.device].total
         if surplus > 0:
             missing[memory.device] = surplus
@@ -115,6 +115,14 @@ def _expected_residual(engine: Engine, memory: DeviceMemory) -> int | None:
         return None
     held = memory.footprint if memory.footprint is not None else memory.process
     return max(0, held - pool) if engine.state is EngineState.AWAKE else memory.process
+
+
+def _least_residual(engine: Engine, memory: DeviceMemory) -> int:
+    """Return the least that a neighbour can be brought to: a sleep that kept too much is not the last word."""
+    pool = _pool_share(engine)
+    outside = None if pool is None or memory.footprint is None else max(0, memory.footprint - pool)
+    known = [bound for bound in (memory.residual, outside) if bound is not None]
+    return min(known, default=0)
 
 
 def _pool_share(engine: Engine) -> int | None:

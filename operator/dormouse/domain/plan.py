@@ -38,8 +38,6 @@ class Step:
     min_idle_seconds: float | None = None
     """A sleep is refused by the engine when it was used more recently; None: drain it, however busy."""
     drain_seconds: float = 30.0
-    frees: Mapping[DeviceKey, int] = field(default_factory=dict)
-    """What a sleep must give back per device, in bytes, before the job goes on; {} where nobody can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class Job:
     reason: Reason
     message: str
     needs: Mapping[DeviceKey, int] = field(default_factory=dict)
-    """Bytes that must be free per device, measured again, before the first step that takes memory."""
+    """Bytes that must be free per device before the target's first step, measured again after evictions."""
 
     @property
     def engines(self) -> frozenset[EngineKey]:

@@ -36,7 +36,7 @@ def awake(engine: Engine, model: Model) -> list[Victim]:
         return []
     # A busy one is drained: admission closes, requests in flight end, new ones are held.
     min_idle = None if engine.busy else min(engine.idle_seconds, 0.0)
-    sleep = Step(engine.key, Operation.SLEEP_OFFLOAD, min_idle, model.spec.sleep.drain_timeout, frees=gives)
+    sleep = Step(engine.key, Operation.SLEEP_OFFLOAD, min_idle, model.spec.sleep.drain_timeout)
     return [Victim(engine, (sleep,), gives)]
 
 

@@ -1,0 +1,200 @@
+"""Collect: one frozen snapshot out of what the cluster and the engines said last. Reads only memory, awaits nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from dormouse.api.names import LABEL_MODEL
+from dormouse.domain import force
+from dormouse.domain.snapshot import UNKNOWN_DEVICE, DeviceKey, Engine, Model, Reach, Snapshot
+from dormouse.domain.states import UNSETTLED, EngineState
+from dormouse.engines.links import Target
+from dormouse.runtime.neighbourhood import Neighbourhood
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from dormouse.cluster.store import Store
+    from dormouse.cluster.views import ModelView, PodView
+    from dormouse.domain.snapshot import EngineKey, ModelKey
+    from dormouse.runtime.attempts import AttemptBook
+    from dormouse.runtime.ports import Engines
+
+
+@dataclass(slots=True)
+class Collector:
+    """Builds snapshots; `template_error` says what the API server thinks of a model's Deployment."""
+
+    store: Store
+    engines: Engines
+    attempts: AttemptBook
+    template_error: Callable[[ModelKey], str | None]
+    clock: Callable[[], float]
+    wall: Callable[[], datetime] = lambda: datetime.now(UTC)
+    neighbourhood: Neighbourhood = field(default_factory=Neighbourhood)
+    _first_seen: dict[EngineKey, tuple[str, float]] = field(default_factory=dict)
+
+    # ── whom to follow ───────────────────────────────────────────────────────────────────────────────────
+
+    def targets(self) -> dict[EngineKey, Target]:
+        """Return every engine to be followed: running pods of readable models that are theirs."""
+        return {
+            pod.key: Target(
+                ip=pod.ip,
+                port=view.model.spec.engine.port,
+                node=pod.node,
+                container_id=pod.container_id,
+            )
+            for view in self.store.models.values()
+            if view.model is not None
+            for pod in self._own_pods(view)
+            if pod.ip and pod.container_id and not pod.crashed
+        }
+
+    def forget(self, gone: Iterable[EngineKey]) -> None:
+        """Drop what is remembered of engines that are gone."""
+        for key in gone:
+            self._first_seen.pop(key, None)
+            self.neighbourhood.forget(key)
+            self.attempts.forgive(key)
+
+    def known(self) -> set[EngineKey]:
+        """Return the engines that something is remembered of."""
+        return set(self._first_seen)
+
+    # ── one engine, one model ────────────────────────────────────────────────────────────────────────────
+
+    def engine(self, key: EngineKey) -> Engine | None:
+        """Return one engine as observed now; None when its pod is gone, going, or not its model's."""
+        pod = self.store.pods.get(key)
+        view = self.store.models.get(pod.model) if pod else None
+        if pod is None or view is None or view.model is None or pod.deleting or self._stranger(view, pod):
+            return None
+        return self._engine(pod)
+
+    def engines_of(self, key: ModelKey) -> list[Engine]:
+        """Return the engines of one model."""
+        view = self.store.models.get(key)
+        if view is None or view.model is None:
+            return []
+        return [self._engine(pod) for pod in self._own_pods(view)]
+
+    def model(self, key: ModelKey) -> Model | None:
+        """Return one model; None when it is gone or can't be read."""
+        view = self.store.models.get(key)
+        if view is None or view.model is None or view.deleting:
+            return None
+        return Model(
+            key=key,
+            uid=view.uid,
+            generation=view.generation,
+            spec=view.model.spec,
+            managed=view.model.managed,
+            force=force.read(view.annotations, self.wall()),
+            template_error=self.template_error(key),
+            restarts=self.attempts.restarts(key),
+            strangers=tuple(
+                text
+                for pod in self.store.pods_of(key)
+                if not pod.deleting and (text := self._stranger(view, pod))
+            ),
+        )
+
+    def snapshot(self, root: ModelKey, locked: frozenset[DeviceKey]) -> Snapshot:
+        """Return the group of engines that a decision about `root` reads."""
+        own = self.engines_of(root)
+        for engine in own:
+            self.neighbourhood.place(engine.key, engine.devices)
+        engines = {engine.key: engine for engine in own}
+        leaves: set[EngineKey] = {engine.key for engine in own if _leaf(engine)}
+        # Neighbours are placed when they report, so one pass over the index finds them all; an engine
+        # that moved since is put right by its own look.
+        for key in self.neighbourhood.group(engines, frozenset(leaves)):
+            if key not in engines and (engine := self.engine(key)) is not None:
+                engines[key] = engine
+        models = {key: model for key in {e.model for e in engines.values()} if (model := self.model(key))}
+        present = tuple(engine for _, engine in sorted(engines.items()) if engine.model in models)
+        return Snapshot(models=models, engines=present, locked=locked)
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _own_pods(self, view: ModelView) -> list[PodView]:
+        return [p for p in self.store.pods_of(view.key) if not p.deleting and not self._stranger(view, p)]
+
+    def _stranger(self, view: ModelView, pod: PodView) -> str:
+        """Say why a labelled pod is not this model's engine; "" when it is."""
+        if view.model is None:
+            return ""
+        if view.model.managed and not _made_by(view.key.name, pod):
+            return f"pod {pod.key.pod} carries the label {LABEL_MODEL} but is not made from engine.template"
+        seen = self.engines.observe(pod.key)
+        wanted = view.model.served_name
+        if seen is not None and seen.serves and wanted not in seen.serves:
+            served = ", ".join(seen.serves)
+            return (
+                f"pod {pod.key.pod} serves {served}, not {wanted}: set spec.modelName, or label the right pod"
+            )
+        return ""
+
+    def _engine(self, pod: PodView) -> Engine:
+        seen_id, since = self._first_seen.setdefault(pod.key, (pod.container_id, self.clock()))
+        if seen_id != pod.container_id:
+            since = self.clock()
+            self._first_seen[pod.key] = (pod.container_id, since)
+        common = {
+            "key": pod.key,
+            "model": pod.model,
+            "node": pod.node,
+            "age_seconds": self.clock() - since,
+            "crashes": pod.crashes,
+            "crashed": pod.crashed,
+            "restartable": pod.owner is not None,
+            "attempts": self.attempts.of(pod.key),
+        }
+        somewhere = frozenset({DeviceKey(pod.node, UNKNOWN_DEVICE)}) if pod.node else frozenset()
+        if not pod.container_id or pod.crashed:
+            return Engine(
+                state=EngineState.PENDING, tier=None, reach=Reach.NOT_YET, devices=somewhere, **common
+            )
+        seen = self.engines.observe(pod.key)
+        if seen is None:
+            return Engine(
+                state=EngineState.CONNECTING, tier=None, reach=Reach.NOT_YET, devices=somewhere, **common
+            )
+        return Engine(
+            state=seen.state,
+            tier=seen.tier,
+            reach=seen.reach,
+            devices=seen.devices or somewhere,
+            memory=seen.memory,
+            tags=seen.tags,
+            backup=seen.backup,
+            in_flight=seen.in_flight,
+            held=seen.held,
+            oldest_held_seconds=seen.oldest_held_seconds,
+            idle_seconds=seen.idle_seconds,
+            tier_seconds=seen.tier_seconds,
+            transition=seen.transition,
+            transition_seconds=seen.transition_seconds,
+            last_transition=seen.last_transition,
+            measured_seconds_ago=seen.measured_seconds_ago,
+            max_wait_seconds=seen.max_wait_seconds,
+            serves=seen.serves,
+            **common,
+        )
+
+
+def _leaf(engine: Engine) -> bool:
+    """Whether an engine is asked nothing and so pulls nobody into a decision."""
+    return engine.state in UNSETTLED or (engine.state is EngineState.PENDING and not engine.crashed)
+
+
+def _made_by(deployment: str, pod: PodView) -> bool:
+    """Whether a pod comes from our Deployment: its ReplicaSet is named `<deployment>-<template hash>`."""
+    return (
+        pod.owner is not None
+        and pod.owner.kind == "ReplicaSet"
+        and pod.owner.name.rpartition("-")[0] == deployment
+    )

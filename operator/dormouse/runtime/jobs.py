@@ -1,0 +1,193 @@
+"""Act: run one job, step by step, and keep the books of what failed.
+
+The only place that awaits an effect on an engine. A step that fails ends the job; nothing is decided here about
+what comes next, because the next look reads the state anew. Whatever happens, the lock of the job's devices is
+released by the caller when `run` returns, and `run` never raises for an engine's or the cluster's sake.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+import structlog
+
+from dormouse.domain import ledger
+from dormouse.domain.states import PARTIAL, EngineState, Operation
+from dormouse.errors import (
+    ClusterError,
+    EngineError,
+    EngineFailedError,
+    EngineRefusedError,
+    EngineUnreachableError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dormouse.domain.plan import Job, Step
+    from dormouse.domain.snapshot import DeviceKey, Engine, EngineKey
+    from dormouse.engines.observation import Observation
+    from dormouse.runtime.attempts import AttemptBook
+    from dormouse.runtime.ports import Engines
+
+log = structlog.get_logger("dormouse.jobs")
+
+SLEEPS = frozenset({Operation.SLEEP_OFFLOAD, Operation.SLEEP_DISCARD})
+
+_IN_USE = "not_idle"
+"""The refusal that is no failure: somebody used the engine between our decision and our call."""
+
+
+class Restarter(Protocol):
+    """Deletes a pod so that its controller makes a new one."""
+
+    async def restart_pod(self, engine: EngineKey) -> None:
+        """Delete exactly this pod (by uid). Raises ClusterError."""
+
+
+class Journal(Protocol):
+    """Where a job's course is told: metrics, logs and Events."""
+
+    def step_done(self, job: Job, step: Step, seconds: float) -> None:
+        """Note that a step succeeded."""
+
+    def step_failed(self, job: Job, step: Step, seconds: float, error: str) -> None:
+        """Note that a step failed and ended the job."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRunner:
+    """Runs jobs; `engine_of` gives the current picture of an engine, None when it is gone."""
+
+    engines: Engines
+    pods: Restarter
+    attempts: AttemptBook
+    engine_of: Callable[[EngineKey], Engine | None]
+    journal: Journal
+    clock: Callable[[], float]
+
+    async def run(self, job: Job) -> None:
+        """Run the steps of `job` until one fails or the target is where it should be."""
+        evicted = False
+        for step in job.steps:
+            if step.engine == job.engine and evicted and not await self._room_is_there(job):
+                return
+            if self._done_already(job, step):
+                continue
+            if not await self._step(job, step):
+                return
+            evicted = evicted or step.engine != job.engine
+        self._finish(job)
+
+    async def _step(self, job: Job, step: Step) -> bool:
+        started = self.clock()
+        before = self.engine_of(step.engine)
+        ill = before is not None and bool(ledger.withheld(before))
+        if ill and step.engine != job.engine:
+            self.attempts.reclaimed(step.engine)
+        try:
+            if step.operation is Operation.RESTART:
+                await self.pods.restart_pod(step.engine)
+                if before is not None:
+                    self.attempts.restarted(step.engine, before.model)
+            else:
+                await self._perform(step)
+        except EngineRefusedError as error:
+            self.journal.step_failed(job, step, self.clock() - started, str(error))
+            if error.kind == _IN_USE:
+                await self._look_closer(step.engine)
+            else:
+                self._failed(step, before, str(error))
+            return False
+        except (EngineError, ClusterError) as error:
+            self.journal.step_failed(job, step, self.clock() - started, str(error))
+            self._failed(step, before, str(error))
+            return False
+        self.journal.step_done(job, step, self.clock() - started)
+        return True
+
+    async def _perform(self, step: Step) -> Observation:
+        """Do one operation and prove it; EngineError where it is not done."""
+        goals = _GOALS[step.operation]
+        try:
+            seen = await self.engines.perform(
+                step.engine,
+                step.operation,
+                operation_id=uuid.uuid4().hex,
+                min_idle_seconds=step.min_idle_seconds,
+                drain_seconds=step.drain_seconds,
+            )
+        except EngineUnreachableError:
+            # The outcome is unknown, not bad: the state decides.
+            seen = await self.engines.refresh(step.engine)
+            if seen.transition is None and seen.state in goals:
+                return seen
+            raise
+        if seen.state not in goals:
+            # A 200 is not proof.
+            raise EngineFailedError(
+                f"{step.operation} was answered well, yet the engine is {seen.state}", kind="not_done"
+            )
+        return seen
+
+    async def _look_closer(self, engine: EngineKey) -> None:
+        """Read the use that we had not heard of yet, or the next look would decide the same again."""
+        try:
+            await self.engines.refresh(engine)
+        except EngineError as error:
+            self.attempts.sleep_failed(engine, str(error))
+
+    def _failed(self, step: Step, before: Engine | None, message: str) -> None:
+        if step.operation is Operation.RESTART or before is None:
+            self.attempts.sleep_failed(step.engine, message)
+        elif step.operation not in SLEEPS:
+            self.attempts.wake_failed(step.engine, message)
+        elif before.state is EngineState.DIRTY or before.state in PARTIAL:
+            self.attempts.roll_back_failed(step.engine, message)
+        else:
+            self.attempts.sleep_failed(step.engine, message)
+
+    async def _room_is_there(self, job: Job) -> bool:
+        """Measure after the evictions: a victim's 200 is no proof that its memory is free."""
+        try:
+            seen = await self.engines.refresh(job.engine)
+        except EngineError as error:
+            self.attempts.wake_failed(job.engine, f"not reachable before its wake: {error}")
+            return False
+        free: Mapping[DeviceKey, int] = {memory.device: memory.free for memory in seen.memory}
+        short = {
+            device: need - free[device] for device, need in job.needs.items() if free.get(device, need) < need
+        }
+        if short:
+            log.warning("evictions freed too little", engine=str(job.engine), short=ledger.gib(short))
+            return False
+        return True
+
+    def _done_already(self, job: Job, step: Step) -> bool:
+        """Tell whether a later wake step is superfluous: some engines are awake after fewer (no KV cache to map)."""
+        now = self.engine_of(step.engine)
+        return (
+            now is not None
+            and now.state is EngineState.AWAKE
+            and step is not job.steps[0]
+            and step.operation not in SLEEPS
+            and step.operation is not Operation.RESTART
+        )
+
+    def _finish(self, job: Job) -> None:
+        engine = self.engine_of(job.engine)
+        if engine is not None and engine.state is EngineState.AWAKE and job.steps[-1].operation not in SLEEPS:
+            self.attempts.forgive_model(engine.model, [engine.key])
+
+
+#: The states that prove an operation. An engine without a KV cache of its own may be awake earlier than others.
+_GOALS: Final[Mapping[Operation, frozenset[EngineState]]] = {
+    Operation.SLEEP_OFFLOAD: frozenset({EngineState.OFFLOADED}),
+    Operation.SLEEP_DISCARD: frozenset({EngineState.DISCARDED}),
+    Operation.WAKE: frozenset({EngineState.AWAKE}),
+    Operation.WAKE_WEIGHTS: frozenset({EngineState.UNLOADED, EngineState.LOADED}),
+    Operation.RELOAD: frozenset({EngineState.LOADED, EngineState.AWAKE}),
+    Operation.WAKE_KV_CACHE: frozenset({EngineState.AWAKE}),
+}
