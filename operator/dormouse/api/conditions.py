@@ -1,4 +1,4 @@
-"""Condition types and reasons: every word that status, Events, logs and `explain` use, each documented once.
+"""Condition types and reasons: every word that status, Events and logs use, each documented once.
 
 A reason is one constant here and nowhere else; `docs/reference/conditions.md` is generated from this file. It
 says why a condition has its status, or why a decision was taken; the message beside it carries the figures.

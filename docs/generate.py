@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+"""Write the reference pages that follow from sources, or check that they still do.
+
+    .venv/bin/python docs/generate.py            write docs/reference/*.md that are generated
+    .venv/bin/python docs/generate.py --check    write nothing; exit 1 and name each page that differs
+
+A page is a function that returns text from one source: the same sources always give the same bytes. `PAGES`
+lists them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from dormouse.api.conditions import ConditionType, Reason, ReasonGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+CRD = ROOT / "crds" / "dormouse.dev_sleepingmodels.yaml"
+COMMAND = ".venv/bin/python docs/generate.py"
+
+Schema = dict[str, Any]
+
+_SPELLING = """\
+A duration is whole numbers with the units `h`, `m`, `s` and `ms`, at most four: `90s`, `1h30m` (GEP-2257). `null`
+means unset. With strict field validation, which kubectl asks for, an unknown field is refused; otherwise the API
+server drops it.
+"""
+_WORDS = """\
+The same words stand in the conditions and `lastDecision` of a SleepingModel's status, in Events and in logs.
+The message beside a reason carries the figures.
+"""
+
+
+def _banner(source: str) -> str:
+    return f"<!-- Generated from {source} by docs/generate.py. Do not edit. -->\n"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _fields(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
+    """Every field below a schema in the file's order; one of a list's items is written `list[].field`."""
+    for name, child in schema.get("properties", {}).items():
+        yield f"{path}{name}", child
+        yield from _fields(child, f"{path}{name}.")
+        if "items" in child:
+            yield from _fields(child["items"], f"{path}{name}[].")
+
+
+def _type(schema: Schema) -> str:
+    name = str(schema["type"])
+    if "enum" in schema:
+        name = ", ".join(f"`{value}`" for value in schema["enum"])
+    elif name == "array":
+        name = f"list of {_type(schema['items'])}, at most {schema['maxItems']}"
+    elif "additionalProperties" in schema:
+        name = f"map of {_type(schema['additionalProperties'])}"
+    elif "(h|m|s|ms)" in schema.get("pattern", ""):
+        name = "duration"
+    elif schema.get("format") == "date-time":
+        name = "time"
+    elif "maximum" in schema:
+        name += f", {schema['minimum']} to {schema['maximum']}"
+    return name
+
+
+def _default(schema: Schema) -> str:
+    default = schema.get("default")
+    return "" if default is None or default == {} else f"`{default}`"
+
+
+def _rules(schema: Schema, path: str) -> Iterator[tuple[str, str]]:
+    for rule in schema.get("x-kubernetes-validations", []):
+        yield path, rule["message"]
+    for name, child in schema.get("properties", {}).items():
+        below = f"{path}.{name}" if path else name
+        yield from _rules(child, below)
+        if "items" in child:
+            yield from _rules(child["items"], f"{below}[]")
+
+
+def sleepingmodel() -> str:
+    """Make the page of the resource from its definition."""
+    crd = yaml.safe_load(CRD.read_text(encoding="utf-8"))
+    version = crd["spec"]["versions"][0]
+    names = crd["spec"]["names"]
+    (short,), (category,) = names["shortNames"], names["categories"]
+    root = version["schema"]["openAPIV3Schema"]
+    spec, status = root["properties"]["spec"], root["properties"]["status"]
+    parts = [
+        _banner("crds/dormouse.dev_sleepingmodels.yaml"),
+        f"# {names['kind']}\n",
+        f"`{crd['spec']['group']}/{version['name']}`, short name `{short}`, category `{category}`.\n",
+        _cell(root["description"]) + "\n",
+        _SPELLING,
+        "## Spec\n",
+        _cell(spec["description"]) + "\n",
+        _table(
+            ["field", "type", "default", "meaning"],
+            [[f"`{p}`", _type(s), _default(s), _cell(s["description"])] for p, s in _fields(spec, "")],
+        ),
+        "## What is refused, and with which words\n",
+        "Besides wrong types, values and numbers out of range:\n",
+        _table(["where", "message"], [[f"`{p}`" if p else "", _cell(m)] for p, m in _rules(root, "")]),
+        "## Status\n",
+        _cell(status["description"]) + "\n",
+        _table(
+            ["field", "type", "meaning"],
+            [[f"`{p}`", _type(s), _cell(s["description"])] for p, s in _fields(status, "")],
+        ),
+        "## Columns of `kubectl get`\n",
+        _table(
+            ["column", "shown", "meaning"],
+            [
+                [
+                    column["name"].upper(),
+                    "with `-o wide`" if column.get("priority") else "always",
+                    _cell(column.get("description", "Since the object was created.")),
+                ]
+                for column in version["additionalPrinterColumns"]
+            ],
+        ),
+        "Field selectors: "
+        + ", ".join(f"`{field['jsonPath'].removeprefix('.')}`" for field in version["selectableFields"])
+        + ", as in `kubectl get sleepingmodels --field-selector spec.modelName=Qwen/Qwen3-32B`.\n",
+    ]
+    return "\n".join(parts)
+
+
+def conditions() -> str:
+    """Make the page of conditions and reasons from their constants."""
+    parts = [
+        _banner("operator/dormouse/api/conditions.py"),
+        "# Conditions and reasons\n",
+        _WORDS,
+        "## Conditions\n",
+        _table(
+            ["condition", "what it says when True"], [[f"`{c.value}`", _cell(c.doc)] for c in ConditionType]
+        ),
+    ]
+    for group in ReasonGroup:
+        parts += [
+            f"## Reasons: {group.value}\n",
+            group.doc + "\n",
+            _table(
+                ["reason", "meaning"],
+                [[f"`{r.value}`", _cell(r.doc)] for r in Reason if r.group is group],
+            ),
+        ]
+    return "\n".join(parts)
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "docs/reference/sleepingmodel.md": sleepingmodel,
+    "docs/reference/conditions.md": conditions,
+}
+
+
+def main(arguments: list[str], root: Path = ROOT) -> int:
+    """Write or check the pages below `root`; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a page differs")
+    check = parser.parse_args(arguments).check
+    stale = []
+    for name, page in PAGES.items():
+        target, text = root / name, page()
+        if target.is_file() and target.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(name)
+        if not check:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8")
+    if check and stale:
+        sys.stderr.write(f"{', '.join(stale)}: not what the sources say any more. Mend it with: {COMMAND}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
