@@ -1,0 +1,110 @@
+"""What an engine says of itself, in one shape whichever way it was asked.
+
+The guard's JSON is read here; the stock dialect fills the same shape from what it polls. Bytes are bytes,
+durations seconds at the moment of the answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from dormouse.api.status import Tier
+from dormouse.domain.snapshot import DeviceKey, DeviceMemory, LastTransition
+from dormouse.errors import EngineUnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+WEIGHTS: Final = "weights"
+KV_CACHE: Final = "kv_cache"
+TAGS: Final = frozenset({WEIGHTS, KV_CACHE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """One answer. `tier`: the one it is in or was last fully in; `sleeping`: what `/is_sleeping` says."""
+
+    tier: Tier
+    sleeping: bool
+    resident: frozenset[str] = field(default=TAGS)
+    reload_needed: bool = False
+    boot_id: str = ""
+    serves: tuple[str, ...] = ()
+    transition: str | None = None
+    transition_seconds: float = 0.0
+    last_transition: LastTransition | None = None
+    in_flight: int = 0
+    held: int = 0
+    oldest_held_seconds: float = 0.0
+    idle_seconds: float = 0.0
+    tier_seconds: float = 0.0
+    memory: tuple[DeviceMemory, ...] = ()
+    tags: Mapping[str, int] | None = None
+    backup: int | None = None
+    max_wait_seconds: float | None = None
+
+
+def read_report(content: Any, node: str) -> Report:
+    """Read the guard's report of an engine on `node`.
+
+    Raises:
+        EngineUnreachableError: it can't be read; what answers there is not a guard that we know.
+    """
+    try:
+        running = content["transition"]
+        return Report(
+            tier=Tier(content["tier"]),
+            sleeping=bool(content["sleeping"]),
+            resident=frozenset(content["resident"]),
+            reload_needed=bool(content["reload_needed"]),
+            boot_id=str(content["boot_id"]),
+            serves=tuple(str(name) for name in content["models"] or ()),
+            transition=None if running is None else str(running["op"]),
+            transition_seconds=0.0 if running is None else float(running["seconds"]),
+            last_transition=_last_transition(content["last_transition"]),
+            in_flight=int(content["in_flight"]),
+            held=int(content["held"]),
+            oldest_held_seconds=float(content["oldest_held_seconds"]),
+            idle_seconds=float(content["idle_seconds"]),
+            tier_seconds=float(content["tier_seconds"]),
+            memory=tuple(_memory(device, node) for device in content["devices"]),
+            tags=_tags(content["tags"]),
+            backup=content["host"]["backup"],
+            max_wait_seconds=float(content["max_wait_seconds"]),
+        )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise EngineUnreachableError(
+            f"its report can't be read ({type(error).__name__}: {error}); do the guard's and the operator's "
+            "versions match?"
+        ) from error
+
+
+def _memory(device: Mapping[str, Any], node: str) -> DeviceMemory:
+    return DeviceMemory(
+        DeviceKey(node, str(device["uuid"])),
+        total=int(device["total"]),
+        free=int(device["free"]),
+        process=int(device["process"]),
+        footprint=device["footprint"],
+        residual=device["residual"],
+    )
+
+
+def _tags(tags: Mapping[str, int | None] | None) -> dict[str, int] | None:
+    """Read bytes per tag; None when one is unknown, because then every sum over them is."""
+    known = {tag: size for tag, size in (tags or {}).items() if size is not None}
+    return known if tags and len(known) == len(tags) else None
+
+
+def _last_transition(last: Mapping[str, Any] | None) -> LastTransition | None:
+    if last is None:
+        return None
+    error = last["error"]
+    return LastTransition(
+        operation=str(last["op"]),
+        seconds=float(last["seconds"]),
+        phases={str(name): float(seconds) for name, seconds in (last["phases"] or {}).items()},
+        error=None if error is None else f"{error['kind']}: {error['message']}",
+        ago_seconds=float(last["ago_seconds"]),
+    )
