@@ -1,0 +1,36 @@
+"""`PUT /dormouse/settings`: the one setting that the operator may change while the engine runs."""
+
+import json
+import math
+from typing import Any, Final
+
+from dormouse_engine.guard.errors import RefusedError, refused
+
+KEY: Final = "max_wait_seconds"
+
+
+def read_limits(body: bytes) -> float | None:
+    """Return the new `max_wait_seconds`, None when it is not given; raises RefusedError (400)."""
+    try:
+        content: Any = json.loads(body)
+    except ValueError:
+        raise _bad("the body is not JSON") from None
+    if not isinstance(content, dict):
+        raise _bad("the body is not a JSON object")
+    if unknown := sorted(set(content) - {KEY}):
+        raise _bad(f"unknown keys: {', '.join(unknown)}")
+    if KEY not in content:
+        return None
+    value = content[KEY]
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or value <= 0
+    ):
+        raise _bad(f"{KEY} must be a number above zero")
+    return float(value)
+
+
+def _bad(why: str) -> RefusedError:
+    return refused(400, "bad_settings", f'{why}: give {{"{KEY}": 120}}')

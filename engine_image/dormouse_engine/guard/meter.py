@@ -1,0 +1,126 @@
+"""Measurements without blocking the event loop, and the two marks kept of each device.
+
+A probe may hang with its driver. So it runs in a daemon thread, one at a time; whoever waits for it waits
+a bounded time and then goes on with what was measured last.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from dormouse_engine.guard.probe import DeviceMemory, Probe, resident_host_bytes
+
+_log = logging.getLogger("dormouse.guard")
+PATIENCE_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One look at memory, in bytes; None where unknown."""
+
+    devices: tuple[DeviceMemory, ...] = ()
+    tags: dict[str, int] | None = None
+    backup: int | None = None
+    rss: int | None = None
+
+
+@dataclass(slots=True)
+class Mark:
+    """Of one device: what the engine held settled awake, and after its last completed sleep."""
+
+    footprint: int | None = None
+    residual: int | None = None
+
+
+@dataclass(slots=True)
+class Marks:
+    """The marks per device uuid. The footprint is the high mark since the last wake."""
+
+    by_device: dict[str, Mark] = field(default_factory=dict)
+
+    def of(self, uuid: str) -> Mark:
+        """Return the mark of a device (empty for a new one)."""
+        return self.by_device.setdefault(uuid, Mark())
+
+    def awake(self, measurement: Measurement, *, fresh: bool = False) -> None:
+        """Measured settled awake; `fresh`: for the first time since a wake, so the old high mark is gone."""
+        for device in measurement.devices:
+            mark = self.of(device.uuid)
+            before = 0 if fresh or mark.footprint is None else mark.footprint
+            mark.footprint = max(before, device.process)
+
+    def asleep(self, measurement: Measurement) -> None:
+        """Measured after a completed sleep."""
+        for device in measurement.devices:
+            self.of(device.uuid).residual = device.process
+
+
+class Meter:
+    """Takes measurements through a probe; `latest` is the last that succeeded."""
+
+    def __init__(
+        self, probe: Probe, clock: Callable[[], float], *, patience: float = PATIENCE_SECONDS
+    ) -> None:
+        self.latest = Measurement()
+        self.marks = Marks()
+        self._probe = probe
+        self._clock = clock
+        self._patience = patience
+        self._running: asyncio.Future[None] | None = None
+        self._at: float | None = None
+
+    async def measure(self, *, max_age: float = 0.0) -> bool:
+        """Measure now, or keep what is at most `max_age` seconds old; False when it failed or took long."""
+        if self._at is not None and max_age and self._clock() - self._at <= max_age:
+            return True
+        try:
+            async with asyncio.timeout(self._patience):
+                while self._running is not None:
+                    # What runs now may have begun before the change that this caller wants to see.
+                    await asyncio.shield(self._running)
+                begun = self._clock()
+                self._running = self._start()
+                await asyncio.shield(self._running)
+        except TimeoutError:
+            _log.warning("measuring memory takes longer than %g s: the last figures stay", self._patience)
+            return False
+        return self._at is not None and self._at >= begun
+
+    def _start(self) -> "asyncio.Future[None]":
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+
+        def finish(measurement: Measurement | None) -> None:
+            self._running = None
+            if measurement is not None:
+                self.latest = measurement
+                self._at = self._clock()
+            if not done.done():
+                done.set_result(None)
+
+        def work() -> None:
+            measurement = _take(self._probe)
+            try:
+                loop.call_soon_threadsafe(finish, measurement)
+            except RuntimeError:
+                _log.debug("the loop ended before a measurement did")
+
+        threading.Thread(target=work, name="dormouse-probe", daemon=True).start()
+        return done
+
+
+def _take(probe: Probe) -> Measurement | None:
+    try:
+        values: dict[str, Any] = {
+            "devices": tuple(probe.devices()),
+            "tags": probe.tags(),
+            "backup": probe.backup_bytes(),
+            "rss": resident_host_bytes(),
+        }
+    except Exception:  # noqa: BLE001 - a probe may fail in any way; the figures before stay
+        _log.warning("memory could not be measured this time", exc_info=True)
+        return None
+    return Measurement(**values)

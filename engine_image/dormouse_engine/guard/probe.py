@@ -1,0 +1,82 @@
+"""Measuring memory: what a probe must say, and the one that needs no device.
+
+The seam for whoever owns the devices (the simulated device of the stand-in engine, the native pool): give
+the guard an object with these three methods. They may block; the guard calls them in a thread of its own,
+one call at a time.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """One device now, in bytes; `process` is what this engine holds of it, all its processes together."""
+
+    uuid: str
+    total: int
+    free: int
+    process: int
+
+
+class Probe(Protocol):
+    """What the guard asks of whoever can measure. An exception means: not measured this time."""
+
+    def devices(self) -> Sequence[DeviceMemory]:
+        """Every device that the engine spans; empty where devices can't be measured."""
+
+    def tags(self) -> dict[str, int] | None:
+        """Bytes of the pool per tag when resident; None where unknown."""
+
+    def backup_bytes(self) -> int | None:
+        """Bytes of the host copy that the engine keeps now; None where unknown."""
+
+
+class HostProbe:
+    """The default: no device can be measured from here, so none is claimed."""
+
+    def devices(self) -> Sequence[DeviceMemory]:
+        """Nothing."""
+        return ()
+
+    def tags(self) -> dict[str, int] | None:
+        """Unknown."""
+        return None
+
+    def backup_bytes(self) -> int | None:
+        """Unknown."""
+        return None
+
+
+def resident_host_bytes(pid: int | None = None) -> int | None:
+    """Resident host memory of a process (default: this one) and its descendants; None without /proc."""
+    root = os.getpid() if pid is None else pid
+    total: int | None = None
+    for member in _family(root):
+        try:
+            pages = int((_PROC / str(member) / "statm").read_text().split()[1])
+        except (OSError, ValueError, IndexError):
+            continue
+        total = (total or 0) + pages * _PAGE
+    return total
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    try:
+        threads = list((_PROC / str(pid) / "task").iterdir())
+    except OSError:
+        return
+    for thread in threads:
+        try:
+            children = (thread / "children").read_text().split()
+        except OSError:
+            continue
+        for child in children:
+            yield from _family(int(child))

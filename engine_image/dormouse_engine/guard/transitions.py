@@ -1,0 +1,213 @@
+"""Sleep, wake, reload, pause: one at a time, and nothing is believed that was not read back.
+
+Each runs in a task of its own (`operations`), closes admission where it must, forwards the call, reads
+`/is_sleeping` and moves the machine by what it read. The engine's status and body go back to the caller
+as they are; what went wrong stands in the report. Admission opens in the same step in which the engine is
+proven fully awake, before anything is measured: measuring must not make a held request wait.
+"""
+
+from typing import Final
+
+from dormouse_engine.guard.calls import Call
+from dormouse_engine.guard.engine import Engine, Reading
+from dormouse_engine.guard.errors import Reply, error_reply, json_reply, refused
+from dormouse_engine.guard.meter import Meter
+from dormouse_engine.guard.stage import Run, Stage
+from dormouse_engine.guard.tier import WEIGHTS, Event, Phase, Tier
+from dormouse_engine.guard.verdicts import problem_of, sleep_verdict, wake_verdict
+from dormouse_engine.guard.watch import Problem
+
+RELOAD: Final = "reload_weights"
+SWITCHES: Final = frozenset({"/pause", "/resume", "/release_kv_cache_memory"})
+"""Paths that change whether or how the engine serves, without being transitions."""
+
+
+class Transitions:
+    """The calls that change what is resident or whether the scheduler runs."""
+
+    def __init__(self, engine: Engine, stage: Stage, meter: Meter) -> None:
+        self._engine = engine
+        self._stage = stage
+        self._meter = meter
+
+    async def sleep(self, call: Call) -> Reply:
+        """`POST /sleep`; raises RefusedError when nothing was begun."""
+        stage = self._stage
+        async with stage.slot("sleep", call) as run:
+            reading = await self._truth()
+            if reading.sleeping is None:
+                return self._unreachable(run, reading)
+            facts = stage.machine.facts
+            if facts.tier is not Tier.AWAKE and call.level != facts.level:
+                raise refused(
+                    409,
+                    "asleep_at_other_level",
+                    f"the engine sleeps at level {facts.level}; it would answer 200 to level {call.level} "
+                    "and 
+                    "do nothing: wake it (and reload its weights) first",
+                )
+            if facts.settled and call.level == facts.level:
+                return json_reply({"status": "sleeping", "level": call.level})
+            admission = stage.gate.admission
+            if call.min_idle_seconds is not None:
+                idle = admission.idle_seconds(stage.clock())
+                if admission.in_flight or admission.held or idle < call.min_idle_seconds:
+                    return self._not_idle(run, idle)
+            # No await stands between the check above and this: a request comes before both or after both.
+            stage.follow(closed=True)
+            stage.announce(run)
+            if call.drains and not await self._drain(run):
+                return self._drain_timeout(run)
+            return await self._fall_asleep(run)
+
+    async def wake(self, call: Call) -> Reply:
+        """`POST /wake_up`; raises RefusedError when nothing was begun."""
+        stage = self._stage
+        async with stage.slot("wake", call) as run:
+            if stage.machine.phase is Phase.AWAKE:
+                reading = await self._truth()
+                if reading.sleeping is None:
+                    return self._unreachable(run, reading)
+                if stage.machine.phase is Phase.AWAKE:
+                    return json_reply({"status": "awake", "tags": list(call.tags) or None})
+            stage.announce(run)
+            stage.waking()
+            reply, reading = await self._forward(run)
+            event, error = wake_verdict(call.tags, stage.machine.facts, reply, reading)
+            if event is not None:
+                stage.move(event)
+            if error is not None:
+                stage.gave_up_waking()
+            stage.finish(run, error)
+            await self._settle()
+            return reply
+
+    async def reload(self, call: Call) -> Reply:
+        """`POST /collective_rpc {"method": "reload_weights"}`; raises RefusedError when nothing was begun."""
+        stage = self._stage
+        async with stage.slot("reload", call) as run:
+            machine = stage.machine
+            if WEIGHTS not in machine.facts.resident:
+                raise refused(
+                    409,
+                    "weights_not_resident",
+                    "reload_weights would write to memory that is not there and kill the engine: "
+                    "POST /wake_up?tags=weights first",
+                )
+            serving = machine.admits
+            stage.follow(closed=True)
+            stage.announce(run)
+            # Weights that change under a request in flight give a wrong answer, so it ends first.
+            if serving and not await self._drain(run):
+                return self._drain_timeout(run)
+            reply, reading = await self._forward(run)
+            error = None if reply.ok else problem_of(reply, "/collective_rpc")
+            if error is not None:
+                stage.move(Event.RELOAD_FAILED)
+            elif reading.sleeping is None and machine.phase is Phase.STALE:
+                error = Problem("engine_unreachable", reading.problem)
+            else:
+                stage.move(Event.RELOADED)
+                if machine.phase is Phase.AWAKE and reading.sleeping:
+                    stage.move(Event.FOUND_PAUSED)
+            stage.finish(run, error)
+            await self._settle()
+            return reply
+
+    async def switch(self, call: Call) -> Reply:
+        """`POST` to one of SWITCHES; raises RefusedError when nothing was begun."""
+        stage = self._stage
+        async with stage.slot(call.path[1:], call) as run:
+            if stage.machine.phase not in {Phase.AWAKE, Phase.PAUSED}:
+                raise refused(
+                    409,
+                    "asleep",
+                    f"{call.path} on an engine that is not fully awake touches memory that is not there: "
+                    "POST /wake_up first",
+                )
+            stage.follow(closed=call.path == "/pause")
+            reply, reading = await self._forward(run)
+            event: Event | None = None
+            if call.path == "/pause" and reading.sleeping is not False:
+                event = Event.PAUSED
+            elif call.path == "/resume" and reading.sleeping is False:
+                event = Event.RESUMED
+            elif call.path == "/release_kv_cache_memory" and reply.ok and stage.machine.phase is Phase.PAUSED:
+                event = Event.KV_RELEASED
+            if event is not None:
+                stage.move(event)
+            return reply
+
+    async def _fall_asleep(self, run: Run) -> Reply:
+        stage, call = self._stage, run.call
+        if stage.machine.phase is Phase.AWAKE and await self._meter.measure():
+            self._meter.marks.awake(self._meter.latest)
+        reply, reading = await self._forward(run)
+        event, error = sleep_verdict(call.level, reply, reading)
+        if event is not None:
+            stage.move(event)
+            stage.gave_up_waking()
+        stage.finish(run, error)
+        if event is None:
+            stage.follow()
+        if await self._meter.measure() and error is None and call.level > 0:
+            self._meter.marks.asleep(self._meter.latest)
+        return reply
+
+    async def _settle(self) -> None:
+        """Open admission if the machine says so, then measure."""
+        stage = self._stage
+        stage.follow()
+        if await self._meter.measure() and stage.machine.admits:
+            self._meter.marks.awake(self._meter.latest, fresh=True)
+
+    async def _truth(self) -> Reading:
+        """Read the engine and follow it before judging a call (the slot is taken)."""
+        stage = self._stage
+        reading = await stage.watch.read()
+        event = await stage.watch.found(reading)
+        if event is not None:
+            stage.move(event)
+            stage.follow()
+        return reading
+
+    async def _drain(self, run: Run) -> bool:
+        begun = self._stage.clock()
+        drained = await self._stage.gate.drained(run.call.drain_seconds)
+        run.phases["drain"] = self._stage.clock() - begun
+        return drained
+
+    async def _forward(self, run: Run) -> tuple[Reply, Reading]:
+        call, clock = run.call, self._stage.clock
+        begun = clock()
+        reply = await self._engine.forward(
+            "POST", call.path, query=call.query, headers=call.headers, body=call.body
+        )
+        answered = clock()
+        reading = await self._stage.watch.read()
+        run.phases["engine"] = answered - begun
+        run.phases["read_back"] = clock() - answered
+        return reply, reading
+
+    def _not_idle(self, run: Run, idle: float) -> Reply:
+        admission = self._stage.gate.admission
+        message = (
+            f"the engine is not idle: {admission.in_flight} in flight, {admission.held} held, "
+            f"last used {idle:.3f} s ago"
+        )
+        self._stage.finish(run, Problem("not_idle", message))
+        return error_reply(409, "not_idle", message)
+
+    def _drain_timeout(self, run: Run) -> Reply:
+        message = (
+            f"{self._stage.gate.admission.in_flight} requests were still in flight after "
+            f"{run.call.drain_seconds:g} s: nothing was cut, admission is open again"
+        )
+        self._stage.finish(run, Problem("drain_timeout", message))
+        return error_reply(409, "drain_timeout", message)
+
+    def _unreachable(self, run: Run, reading: Reading) -> Reply:
+        self._stage.finish(run, Problem("engine_unreachable", reading.problem))
+        if reading.missing:
+            return error_reply(404, "dev_mode_off", reading.problem)
+        return error_reply(503, "engine_unreachable", reading.problem, retry_after=self._stage.retry_after())
