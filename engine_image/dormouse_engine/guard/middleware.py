@@ -52,8 +52,8 @@ BODY_LIMIT_BYTES: Final = 2**20
 class Guard:
     """ASGI middleware in front of one engine.
 
-    `app`: the engine's app. `settings`: default from the environment (raises SettingsError). `probe`: measures
-    memory, default none. `clock`: monotonic seconds for the books; time-outs follow the event loop.
+    `app`: the engine's app. `settings`: default from the environment (raises SettingsError). `probe`:
+    measures memory, default none. `clock`: monotonic seconds for the books; time-outs follow the event loop.
     """
 
     def __init__(

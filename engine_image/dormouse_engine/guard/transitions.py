@@ -42,9 +42,8 @@ class Transitions:
                 raise refused(
                     409,
                     "asleep_at_other_level",
-                    f"the engine sleeps at level {facts.level}; it would answer 200 to level {call.level} "
-                    "and 
-                    "do nothing: wake it (and reload its weights) first",
+                    f"the engine sleeps at level {facts.level}; at level {call.level} it would answer 200 "
+                    "and do nothing: wake it (and reload its weights) first",
                 )
             if facts.settled and call.level == facts.level:
                 return json_reply({"status": "sleeping", "level": call.level})

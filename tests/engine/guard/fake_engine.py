@@ -1,7 +1,7 @@
 """An ASGI engine with vLLM's rules about sleeping, and faults on demand: a fake at the guard's own seam.
 
-`dialect` "0.32" answers with JSON bodies, "0.23" with empty ones. Every call is written down in `calls`, every
-serving request in `served` when its call begins; one that reaches a sleeper is written down in `crimes`.
+`dialect` "0.32" answers with JSON bodies, "0.23" with empty ones. Each call is written down in `calls`,
+every serving request in `served` when its call begins; one that reaches a sleeper, in `crimes`.
 """
 
 import json
