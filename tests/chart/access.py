@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.cluster import Cluster
 
 
@@ -51,16 +48,3 @@ class Account:
             )
         status: dict[str, Any] = answer.raise_for_status().json()["status"]
         return bool(status["allowed"])
-
-
-def until(what: str, look: Callable[[], bool], seconds: float = 30) -> None:
-    """Wait until `look` says yes.
-
-    Raises:
-        AssertionError: it didn't in time; the message holds `what`.
-
-    """
-    deadline = time.monotonic() + seconds
-    while not look():
-        assert time.monotonic() < deadline, f"not seen within {seconds:g} s: {what}"
-        time.sleep(0.2)

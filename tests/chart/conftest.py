@@ -37,6 +37,7 @@ class Releases:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
+    """Not the cluster that other folders share: here Helm makes and removes the definitions."""
     with Cluster() as cluster:
         yield cluster
 

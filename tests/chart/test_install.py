@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.chart.access import Account, until
+from tests.chart.access import Account
 from tests.chart.helm import CRDS_CHART, HelmError
 from tests.cluster import ClusterError
+from tests.cluster.waiting import wait_for
 
 if TYPE_CHECKING:
     from tests.chart.conftest import Releases
@@ -53,11 +54,6 @@ NEVER = [
 ]
 
 
-def _namespace(cluster: Cluster, name: str, labels: dict[str, str] | None = None) -> None:
-    metadata = {"name": name, "labels": labels or {}}
-    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
-
-
 def _token(cluster: Cluster, namespace: str) -> str:
     secret = cluster.get("secret", "dormouse-token", "-n", namespace)
     return base64.b64decode(secret["data"]["token"]).decode()
@@ -67,9 +63,10 @@ def _token(cluster: Cluster, namespace: str) -> str:
 def installed(cluster: Cluster, releases: Releases, definitions: None) -> str:
     """Install the chart where Pod Security is restricted; what Helm said."""
     del definitions
-    _namespace(cluster, SYSTEM, {"pod-security.kubernetes.io/enforce": "restricted"})
+    cluster.create_namespace(SYSTEM)
+    cluster.kubectl("label", "namespace", SYSTEM, "pod-security.kubernetes.io/enforce=restricted")
     for name in ("team-a", "team-b", "other"):
-        _namespace(cluster, name)
+        cluster.create_namespace(name)
     return releases.put("dormouse", SYSTEM)
 
 
@@ -87,7 +84,7 @@ def test_the_notes_say_how_engines_get_the_token(installed: str) -> None:
 @pytest.mark.usefixtures("installed")
 def test_both_pods_are_admitted_where_pod_security_is_restricted(cluster: Cluster) -> None:
     selector = "-l=app.kubernetes.io/instance=dormouse,app.kubernetes.io/component=operator"
-    until("two pods", lambda: len(cluster.get("pods", "-n", SYSTEM, selector)["items"]) == 2)
+    wait_for("two pods", lambda: len(cluster.get("pods", "-n", SYSTEM, selector)["items"]) == 2, seconds=30)
     # The refusal of a plain pod shows that this admission is really on.
     plain = {
         "apiVersion": "v1",
@@ -160,9 +157,13 @@ def test_the_built_in_roles_know_the_models(cluster: Cluster) -> None:
             verb for rule in rules if "sleepingmodels" in rule.get("resources", []) for verb in rule["verbs"]
         }
 
-    until("view", lambda: verbs("view") == {"get", "list", "watch"})
-    until("edit", lambda: verbs("edit") >= {"get", "list", "watch", "create", "update", "patch", "delete"})
-    until("admin", lambda: verbs("admin") == verbs("edit"))
+    wait_for("view", lambda: verbs("view") == {"get", "list", "watch"}, seconds=30)
+    wait_for(
+        "edit",
+        lambda: verbs("edit") >= {"get", "list", "watch", "create", "update", "patch", "delete"},
+        seconds=30,
+    )
+    wait_for("admin", lambda: verbs("admin") == verbs("edit"), seconds=30)
 
 
 @pytest.mark.usefixtures("installed")
