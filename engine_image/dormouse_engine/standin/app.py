@@ -1,7 +1,8 @@
 """The HTTP surface: one Starlette application for any number of engines.
 
-The engine that a request is for travels in the ASGI scope (`EngineApp` puts it there), so that a swarm of a thousand engines
-shares one table of routes. Parameters of the dev endpoints are read from the query only; a body is ignored, as in vLLM.
+The engine that a request is for travels in the ASGI scope (`EngineApp` puts it there), so that a swarm of a
+thousand engines shares one table of routes. Parameters of the dev endpoints are read from the query only; a
+body is ignored, as in vLLM.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from dormouse_engine.standin import completions, metrics
-from dormouse_engine.standin.engine import Engine
 from dormouse_engine.standin.errors import ApiError, error_body
 from dormouse_engine.standin.faults import parse_faults
 from dormouse_engine.standin.options import VERSIONS
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from dormouse_engine.standin.engine import Engine
 
     Handler = Callable[[Engine, Request], Awaitable[Response]]
 

@@ -1,9 +1,9 @@
 """One anonymous mapping that holds everything an engine would keep in device memory, tag by tag.
 
-Dropping a tag really gives its pages back (`madvise(MADV_DONTNEED)`): the process's RSS falls, and who reads the tag
-afterwards reads zeros. Offloading copies the tag into a memfd first. The copy is kept across sleeps, since weights
-don't change while they are served, so that a second sleep costs no copy; it goes when the content changes
-or the tag is dropped for good.
+Dropping a tag really gives its pages back (`madvise(MADV_DONTNEED)`): the process's RSS falls, and who reads
+the tag afterwards reads zeros. Offloading copies the tag into a memfd first. The copy is kept across sleeps,
+since weights don't change while they are served, so that a second sleep costs no copy; it goes when the
+content changes or the tag is dropped for good.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ class Arena:
             self._spans[tag] = (offset, _pages(size))
             offset += _pages(size)
         self._map = mmap.mmap(-1, offset, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._bytes = np.frombuffer(self._map, dtype=np.uint8)
+        self._bytes: np.ndarray = np.frombuffer(self._map, dtype=np.uint8)
         self._copies: dict[str, int] = {}
 
     def view(self, tag: str) -> np.ndarray:
-        """The tag's bytes, writable in place; stays valid for the arena's life."""
+        """Return the tag's bytes, writable in place and valid for the arena's life."""
         offset, size = self._spans[tag]
         return self._bytes[offset : offset + size]
 
     def size(self, tag: str) -> int:
-        """The tag's bytes in the mapping."""
+        """Return the tag's bytes in the mapping."""
         return self._spans[tag][1]
 
     def drop(self, tag: str) -> None:
@@ -54,7 +54,7 @@ class Arena:
         """Copy the tag to host memory, unless a copy of this content is there, and drop its pages."""
         if tag not in self._copies:
             copy = os.memfd_create(f"dormouse-standin-{tag}", os.MFD_CLOEXEC)
-            view = memoryview(self.view(tag))
+            view = self.view(tag).data
             for start in range(0, len(view), CHUNK):
                 os.pwrite(copy, view[start : start + CHUNK], start)
             self._copies[tag] = copy
@@ -64,7 +64,7 @@ class Arena:
         """Bring the tag's content back from its copy; nothing happens without one."""
         if tag not in self._copies:
             return
-        view = memoryview(self.view(tag))
+        view = self.view(tag).data
         for start in range(0, len(view), CHUNK):
             os.preadv(self._copies[tag], [view[start : start + CHUNK]], start)
 

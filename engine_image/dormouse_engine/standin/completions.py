@@ -1,7 +1,7 @@
 """`/v1/completions` and `/v1/chat/completions`, whole and as server-sent events.
 
-Decoding is greedy always; a token is a byte. An aborted request is a 200 with `finish_reason: "abort"` and the text so far, as in
-vLLM. A client that leaves is dropped from the queue.
+Decoding is greedy always; a token is a byte. An aborted request is a 200 with `finish_reason: "abort"` and
+the text so far, as in vLLM. A client that leaves is dropped from the queue.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dormouse_engine.standin.core import Aborted
 from dormouse_engine.standin.errors import ApiError, error_body
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from starlette.requests import Request
 
@@ -89,8 +89,8 @@ def parse_job(engine: Engine, body: Any, *, chat: bool) -> Job:
     if limit > room:
         raise ApiError(
             400,
-            f"This model's maximum context length is {engine.options.max_model_len} tokens. However, you requested "
-            f"{limit} output tokens and your prompt contains {len(prompt)} input tokens.",
+            f"This model's maximum context length is {engine.options.max_model_len} tokens. However, you "
+            f"requested {limit} output tokens and your prompt contains {len(prompt)} input tokens.",
         )
     if body.get("n", 1) != 1:
         raise ApiError(400, "the stand-in answers with n=1 only", param="n")
@@ -140,7 +140,7 @@ async def _text(engine: Engine, job: Job, progress: Progress) -> str:
     return "".join([piece async for piece in _counted(engine, job, progress)])
 
 
-async def _counted(engine: Engine, job: Job, progress: Progress) -> AsyncIterator[str]:
+async def _counted(engine: Engine, job: Job, progress: Progress) -> AsyncGenerator[str]:
     """Generate text pieces and keep the books: load, metrics, the reason of the end."""
     metrics, began, first = engine.metrics, time.monotonic(), 0.0
     engine.load += 1

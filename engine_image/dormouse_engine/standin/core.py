@@ -1,8 +1,8 @@
 """vLLM's engine core as its API server sees it: calls are carried out one after the other, however late.
 
-A call that was sent is carried out, even when the caller has long left; a frozen core carries it out when it thaws. Which of
-several concurrent calls counts is decided by their order, and the front end's gauge by the order of
-their answers: hence the gauge can disagree with the core, as in vLLM.
+A call that was sent is carried out, even when the caller has long left; a frozen core carries it out when it
+thaws. Which of several concurrent calls counts is decided by their order, and the front end's gauge by the
+order of their answers: hence the gauge can disagree with the core, as in vLLM.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dormouse_engine.standin.scheduler import PauseState, Scheduler
 from dormouse_engine.standin.weights import END
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from dormouse_engine.standin.device import DeviceSet
     from dormouse_engine.standin.options import Options
@@ -60,7 +60,7 @@ class Core:
         self._tasks: set[asyncio.Future[Any]] = set()
 
     async def sleep(self, level: int, mode: str) -> None:
-        """Pause, and from level 1 on put the executor to sleep; with mode `wait` after running requests ended."""
+        """Pause, and from level 1 on put the executor to sleep (`wait`: after the last running request)."""
         await self._background(self._sleep(level, mode))
 
     async def wake_up(self, tags: list[str] | None) -> bool:
@@ -119,7 +119,7 @@ class Core:
         """Succeed unless a request holds blocks."""
         return await self._background(self._serially(lambda: _now(self.scheduler.stats_running == 0)))
 
-    async def generate(self, prompt: bytes, max_tokens: int) -> AsyncIterator[int]:
+    async def generate(self, prompt: bytes, max_tokens: int) -> AsyncGenerator[int]:
         """Yield output bytes until the model ends the text or the limit is reached; raises Aborted."""
         self._check()
         executor = self.executor

@@ -1,12 +1,12 @@
 """A simulated device whose memory several engine processes share.
 
-The books are one small JSON document: total bytes, who holds how much under which tag, the high-water mark and a count of
-violations. `FileBooks` keeps it in a file under an exclusive `flock`, so that engines in different processes see
-one device; `MemoryBooks` keeps it in memory for a swarm of engines in one process.
+The books are one small JSON document: total bytes, who holds how much under which tag, the high-water mark
+and a count of violations. `FileBooks` keeps it in a file under an exclusive `flock`, so that engines in
+different processes see one device; `MemoryBooks` keeps it in memory for a swarm of engines in one process.
 
-Memory belongs to a process (pid and its start time): as on a real device, what a dead process held is free again, and
-that is noticed on the next look at the books. An allocation that doesn't fit raises `OutOfMemoryError` with CUDA's
-words and changes nothing.
+Memory belongs to a process (pid and its start time): as on a real device, what a dead process held is free
+again, and that is noticed on the next look at the books. An allocation that doesn't fit raises
+`OutOfMemoryError` with CUDA's words and changes nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import json
 import os
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -70,7 +71,7 @@ def process_start(pid: int) -> int | None:
 
 
 def owner_key(name: str = "") -> str:
-    """The key of this process (and, in a swarm, of one engine in it) in the books."""
+    """Name this process (and, in a swarm, one engine in it) in the books."""
     return f"{os.getpid()}:{process_start(os.getpid())}:{name}"
 
 
@@ -86,23 +87,25 @@ def _settle(state: DeviceState) -> None:
 
 
 class MemoryBooks:
-    """Books of a device that only this process uses."""
+    """Books of a device that only this process uses, from its event loop and the guards' threads."""
 
     def __init__(self, uuid: str, total: int) -> None:
         self._state = DeviceState(uuid, total)
+        self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def open(self) -> Iterator[DeviceState]:
-        """Give out the books; one event loop uses them, so no lock is needed."""
-        yield self._state
-        _settle(self._state)
+        """Lock the books and give them out."""
+        with self._lock:
+            yield self._state
+            _settle(self._state)
 
 
 class FileBooks:
     """Books in a file that the engines of one simulated device share.
 
-    The first process to open the file writes `uuid` and `total`; later ones take what it says, as one finds a device's
-    size and doesn't choose it.
+    The first process to open the file writes `uuid` and `total`; later ones take what it says, as one finds a
+    device's size and doesn't choose it.
     """
 
     def __init__(self, path: Path, uuid: str, total: int) -> None:
@@ -111,7 +114,7 @@ class FileBooks:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[DeviceState]:
-        """Lock the file, reclaim what dead processes held, and write the books back unless the caller raises."""
+        """Lock, reclaim what dead processes held, write the books back unless the caller raises."""
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -129,6 +132,10 @@ class FileBooks:
                 os.ftruncate(descriptor, len(payload))
         finally:
             os.close(descriptor)
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f} GiB"
 
 
 def _encode(state: DeviceState) -> str:
@@ -179,12 +186,12 @@ class SimulatedDevice:
             return dict(state.owners.get(self._owner, {}))
 
     def allocate(self, tag: str, size: int) -> None:
-        """Take `size` more bytes under `tag`; raises OutOfMemoryError and takes nothing when they don't fit."""
+        """Take `size` more bytes under `tag`; raises OutOfMemoryError when they don't fit."""
         with self._books.open() as state:
             if size > state.free:
                 raise OutOfMemoryError(
-                    f"CUDA out of memory. Tried to allocate {size / GIB:.2f} GiB. GPU {self._index} has a total "
-                    f"capacity of {state.total / GIB:.2f} GiB of which {state.free / GIB:.2f} GiB is free."
+                    f"CUDA out of memory. Tried to allocate {_gib(size)}. GPU {self._index} has a total "
+                    f"capacity of {_gib(state.total)} of which {_gib(state.free)} is free."
                 )
             tags = state.owners.setdefault(self._owner, {})
             if size:
@@ -208,7 +215,7 @@ class DeviceSet:
         self.devices = devices
 
     def allocate(self, tag: str, size: int) -> None:
-        """Take `size` bytes under `tag` over all devices; on OutOfMemoryError none of them keeps anything of it."""
+        """Take `size` bytes under `tag` over all devices; raises OutOfMemoryError and then none keeps any."""
         if not self.devices:
             return
         share = -(-size // len(self.devices))

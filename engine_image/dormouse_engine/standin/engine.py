@@ -1,7 +1,7 @@
 """One engine as its API server knows it: the core behind it, the gauge, the counters, the pause policy.
 
-The front end sets the sleep gauge from the *call* that returned, not from the core's state: L1 → L2 shows `discard_all`
-although nothing happened, as in vLLM.
+The front end sets the sleep gauge from the *call* that returned, not from the core's state: L1 → L2 shows
+`discard_all` although nothing happened, as in vLLM.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Engine:
         self.metrics.sleep_state = None
 
     async def pause(self, mode: str) -> None:
-        """Pause; from 0.33 on new requests are rejected until resume or a full wake (modes abort and wait)."""
+        """Pause; from 0.33 on new requests are rejected until resume or a full wake (not with `keep`)."""
         self.rejecting = self.options.version >= (0, 33) and mode != "keep"
         await self.core.pause(mode)
 

@@ -1,8 +1,8 @@
 """Sleep and wake of the tags: vLLM's executor and worker, on a simulated device and a real arena.
 
-The bookkeeping is vLLM's, oddities included: a sleep while asleep only warns (whatever its level), a wake with a tag that isn't
-asleep does nothing at all, and a wake that raises leaves the tags marked as asleep. Memory is separate
-from that bookkeeping, as in a real engine: `resident` says what the device really holds.
+The bookkeeping is vLLM's, oddities included: a sleep while asleep only warns (whatever its level), a wake
+with a tag that isn't asleep does nothing at all, and a wake that raises leaves the tags marked as asleep.
+Memory is separate from that bookkeeping, as in a real engine: `resident` says what the device really holds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class BootError(RuntimeError):
 
 
 class Executor:
-    """One engine's worker: `die_if_strict` kills the core when memory that is asleep gets touched in strict mode."""
+    """One engine's worker. `touch` is told which tag is used (strict mode kills the core)."""
 
     def __init__(
         self,
@@ -51,8 +51,8 @@ class Executor:
         self._options = options
         self._faults = faults
         self._touch = touch
-        self._sizes = {"weights": options.weights_bytes, "kv_cache": options.kv_bytes}
-        # Big copies run in a thread, so that /health and /metrics answer meanwhile, as with a real core process.
+        self.sizes = {"weights": options.weights_bytes, "kv_cache": options.kv_bytes}
+        # Big copies run in a thread, so that /health answers meanwhile, as with a real core process.
         self._threaded = options.arena_bytes + options.arena_kv_bytes >= _THREAD_FROM
 
     @property
@@ -66,9 +66,9 @@ class Executor:
         wanted = options.context_bytes + options.weights_bytes + options.kv_bytes
         if self.devices.devices and free < wanted:
             raise BootError(
-                f"Free memory on device cuda:0 ({free / GIB:.2f}/{total / GIB:.2f} GiB) on startup is less than desired "
-                f"GPU memory utilization ({wanted / max(total, 1):.2f}, {wanted / GIB:.2f} GiB). Decrease GPU memory "
-                "utilization or reduce GPU memory used by other processes."
+                f"Free memory on device cuda:0 ({free / GIB:.2f}/{total / GIB:.2f} GiB) on startup is less "
+                f"than desired GPU memory utilization ({wanted / total:.2f}, {wanted / GIB:.2f} GiB). "
+                "Decrease GPU memory utilization or reduce GPU memory used by other processes."
             )
         try:
             await self._faults.point("start", "before")
@@ -76,18 +76,23 @@ class Executor:
             self._take("weights")
             await self._work(lambda: self.weights.fill(self.revision))
             await self._faults.point("start", "mid")
-            await asyncio.sleep(options.boot_seconds)
-            if options.boot_seconds and self.devices.free() > free:
-                raise BootError(
-                    f"Error in memory profiling. Initial free memory {free / GIB:.2f} GiB, current free memory "
-                    f"{self.devices.free() / GIB:.2f} GiB. This happens when other processes sharing the same container "
-                    "release GPU memory while vLLM is profiling during initialization."
-                )
+            await self._profile(free)
             self._take("kv_cache")
             await self._work(self.weights.touch_kv_cache)
             await self._faults.point("start", "after")
         except OutOfMemoryError as error:
             raise BootError(str(error)) from error
+
+    async def _profile(self, before: int) -> None:
+        """Watch the device for a while; a neighbour that gives memory back meanwhile makes vLLM give up."""
+        await asyncio.sleep(self._options.boot_seconds)
+        free = self.devices.free()
+        if free > before:
+            raise BootError(
+                f"Error in memory profiling. Initial free memory {before / GIB:.2f} GiB, current free memory "
+                f"{free / GIB:.2f} GiB. This happens when other processes sharing the same container release "
+                "GPU memory while vLLM is profiling during initialization."
+            )
 
     async def sleep(self, level: int) -> None:
         """Take all tags off the device; the level decides whether the weights keep a host copy."""
@@ -113,7 +118,7 @@ class Executor:
         await self._faults.point("sleep", "after")
 
     async def wake_up(self, tags: list[str] | None) -> None:
-        """Bring `tags` (None: all that sleep) back; raises OutOfMemoryError and changes nothing when they don't fit."""
+        """Bring `tags` (None: all that sleep) back; raises OutOfMemoryError when they don't fit."""
         if not self.is_sleeping:
             log.warning("Executor is not sleeping.")
             return
@@ -167,24 +172,26 @@ class Executor:
         }
 
     def _take_all(self, tags: list[str]) -> None:
-        zombie = self._faults.take("wake", "partial_wake") is not None
+        """Take all or nothing, except where a fault asks for a zombie: the first tag taken, the rest not."""
         if self._faults.take("wake", "oom") is not None:
             raise OutOfMemoryError("CUDA out of memory. (injected fault)")
+        if self._faults.take("wake", "partial_wake") is not None:
+            if tags[0] not in self.resident:
+                self._take(tags[0])
+            raise OutOfMemoryError("CUDA out of memory. (injected fault, midway)")
         taken: list[str] = []
-        for number, tag in enumerate(tags):
-            try:
-                if zombie and number == len(tags) - 1:
-                    raise OutOfMemoryError("CUDA out of memory. (injected fault, midway)")
+        try:
+            for tag in tags:
                 if tag not in self.resident:
                     self._take(tag)
                     taken.append(tag)
-            except OutOfMemoryError:
-                for back in () if zombie else taken:
-                    self._give(back)
-                raise
+        except OutOfMemoryError:
+            for tag in taken:
+                self._give(tag)
+            raise
 
     def _take(self, tag: str) -> None:
-        self.devices.allocate(tag, self._sizes[tag])
+        self.devices.allocate(tag, self.sizes[tag])
         self.resident.add(tag)
 
     def _give(self, tag: str) -> None:

@@ -1,14 +1,15 @@
 """Faults on demand: what a real engine does rarely and a test must see now.
 
-A fault is a rule: *at* which operation, *when* in it, *what* happens, how often. Rules come from `--faults` at start and from
-`PUT /standin/faults` at run time; all randomness comes from one seed. Two groups of kinds:
+A fault is a rule: *at* which operation, *when* in it, *what* happens, how often. Rules come from `--faults`
+at start and from `PUT /standin/faults` at run time; all randomness comes from one seed. Two groups of kinds:
 
-* any operation, any moment: `slow` (seconds), `fail` (500 with a message), `hang` (until the rules change), `die` (the
-  process is gone, with an exit code), `core_dead` (`/health` 503, then exit 0), `freeze` (`/health` and `/metrics` answer,
-  everything that needs the core waits; it thaws after `seconds`, or when the rules change if that is 0);
-* inside one operation: `freed_nothing` (sleep answers 200, the memory stays), `leak` (each sleep leaves `bytes` behind
-  on the device), `oom` (a wake finds no room, cleanly), `partial_wake` (a wake takes one tag and then fails: a zombie),
-  `corrupt` (after a wake the weights are wrong).
+* any operation, any moment: `slow` (seconds), `fail` (500 with a message), `hang` (until the rules change),
+  `die` (the process is gone, with an exit code), `core_dead` (`/health` 503, then exit 0), `freeze`
+  (`/health` and `/metrics` answer, everything that needs the core waits; it thaws after `seconds`, or when
+  the rules change if that is 0);
+* inside one operation: `freed_nothing` (sleep answers 200, the memory stays), `leak` (each sleep leaves
+  `bytes` behind on the device), `oom` (a wake finds no room, cleanly), `partial_wake` (a wake takes one tag
+  and then fails: a zombie), `corrupt` (after a wake the weights are wrong).
 """
 
 from __future__ import annotations

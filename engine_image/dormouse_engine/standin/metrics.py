@@ -1,8 +1,8 @@
 """The metric families of vLLM's `/metrics`, from plain counters.
 
-Values are kept as numbers and turned into families only when somebody scrapes: a swarm has a thousand of these. Labels are
-vLLM's `model_name` and `engine`. 0.23 lacks the two families about sleep operations; everything else
-is the same list.
+Values are kept as numbers and turned into families only when somebody scrapes: a swarm has a thousand of
+these. Labels are vLLM's `model_name` and `engine`. 0.23 lacks the two families about sleep operations;
+everything else is the same list.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Distribution:
 
 
 class Metrics(Collector):
-    """One engine's numbers. `sleep_state` is one of SLEEP_STATES, or None after `/release_kv_cache_memory`."""
+    """One engine's numbers. `sleep_state` is one of SLEEP_STATES; None after `/release_kv_cache_memory`."""
 
     def __init__(self, model: str, version: tuple[int, int], kv_bytes: int) -> None:
         self.sleep_state: str | None = "awake"

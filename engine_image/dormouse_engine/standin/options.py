@@ -1,7 +1,7 @@
-"""Every flag of the stand-in, each also an environment variable: `--weights-bytes` is `STANDIN_WEIGHTS_BYTES`.
+"""Every flag of the stand-in, each also a variable: `--weights-bytes` is `STANDIN_WEIGHTS_BYTES`.
 
-Sizes take Kubernetes' suffixes (`512Mi`, `40Gi`). *Simulated* sizes are what the device file accounts; *real* sizes are RSS
-of this process.
+Sizes take Kubernetes' suffixes (`512Mi`, `40Gi`). *Simulated* sizes are what the device file accounts; *real*
+sizes are RSS of this process.
 """
 
 from __future__ import annotations
@@ -66,8 +66,12 @@ class Options:
     host: str = _flag("127.0.0.1", "address to listen on")
     port: int = _flag(8000, "port to listen on", int)
     emulate: str = _flag("0.32", f"vLLM version to behave like: {', '.join(VERSIONS)}")
-    dev_mode: bool = _flag(True, "serve the dev endpoints (vLLM: VLLM_SERVER_DEV_MODE=1)", parse_bool)  # noqa: FBT003  a default
-    load_tracking: bool = _flag(True, "count for GET /load (vLLM: --enable-server-load-tracking)", parse_bool)  # noqa: FBT003  a default
+    dev_mode: bool = _flag(
+        default=True, help_="serve the dev endpoints (vLLM: VLLM_SERVER_DEV_MODE=1)", parse=parse_bool
+    )
+    load_tracking: bool = _flag(
+        default=True, help_="count for GET /load (vLLM: --enable-server-load-tracking)", parse=parse_bool
+    )
     seed: int = _flag(0, "seed of the weights", int)
     revision: str = _flag("main", "revision of the weights at start; reload_weights may name another")
     max_model_len: int = _flag(4096, "longest prompt plus answer, in bytes", int)
@@ -99,13 +103,17 @@ class Options:
     wake_seconds_per_gib: float = _flag(
         0.0, "added to a wake per simulated GiB of weights that come from the host copy", float
     )
-    strict: bool = _flag(False, "touching memory that is asleep kills the core, as on a GPU", parse_bool)  # noqa: FBT003  a default
+    strict: bool = _flag(
+        default=False, help_="touching memory that is asleep kills the core, as on a GPU", parse=parse_bool
+    )
     roll_back: bool = _flag(
-        False, "a sleep after a partial wake gives the resident tags back (vLLM ignores it)", parse_bool
+        default=False, help_="a sleep after a partial wake gives the resident tags back", parse=parse_bool
     )
     dead_exit_seconds: float = _flag(0.5, "from a dead core to the end of the process (real: about 5)", float)
     faults: str = _flag("", "fault rules as JSON, or @FILE")
-    guard: bool = _flag(False, "put the guard in front even without DORMOUSE_TOKEN_FILE", parse_bool)  # noqa: FBT003  a default
+    guard: bool = _flag(
+        default=False, help_="put the guard in front even without DORMOUSE_TOKEN_FILE", parse=parse_bool
+    )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -141,7 +149,7 @@ def add_arguments(
 
 
 def parse_options(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Options:
-    """Read flags, then STANDIN_* variables, then defaults; a mistake ends the process with argparse's message."""
+    """Read flags, then STANDIN_* variables, then defaults; a mistake ends the process with a message."""
     parser = argparse.ArgumentParser(
         prog="dormouse-standin", description="A stand-in for vLLM.", allow_abbrev=False
     )

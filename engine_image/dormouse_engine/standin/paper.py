@@ -1,7 +1,7 @@
 """Weights on paper: a few words instead of an arena, for a swarm of hundreds of engines in one process.
 
-The promises of `Weights` hold: the same content gives the same text, lost content gives an empty one. Only the bytes
-are not there.
+The promises of `Weights` hold: the same content gives the same text, lost content gives an empty one. Only
+the bytes are not there.
 """
 
 from __future__ import annotations

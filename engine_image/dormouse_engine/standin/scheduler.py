@@ -1,8 +1,8 @@
 """The request queue of the engine core, with vLLM's three pause states.
 
-Requests are admitted in arrival order while unpaused, at most `max_running` at once. `PAUSED_NEW` queues new ones and lets
-running ones go on (so that they drain), `PAUSED_ALL` freezes all. A request takes one step per token: `step` returns when it
-may, or says that it was aborted.
+Requests are admitted in arrival order while unpaused, at most `max_running` at once. `PAUSED_NEW` queues new
+ones and lets running ones go on (so that they drain), `PAUSED_ALL` freezes all. A request takes one step per
+token: `step` returns when it may, or says that it was aborted.
 
 The counters that `/metrics` shows are those of the last step, as in vLLM: a request that waits while nothing
 steps isn't seen there.
@@ -34,7 +34,7 @@ class Ticket:
 
 
 class Scheduler:
-    """Admits and paces requests. `blocked` stops every step for a moment (a transition runs, or the core is frozen)."""
+    """Admits and paces requests."""
 
     def __init__(self, max_running: int) -> None:
         self.pause_state = PauseState.UNPAUSED

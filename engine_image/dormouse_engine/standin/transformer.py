@@ -1,10 +1,11 @@
 """A two-layer byte-level transformer in numpy whose weights, and a ballast beside them, live in an arena.
 
-It is small (half a MiB), random and deterministic: model name, seed and revision give the weights. It says nothing
-sensible, but it says it with attention over real bytes in the arena: when they are lost, the text changes.
+It is small (half a MiB), random and deterministic: model name, seed and revision give the weights. It says
+nothing sensible, but it says it with attention over real bytes in the arena: when they are lost, the text
+changes.
 
-The vocabulary of the output is the end token and printable ASCII. The end token's output row is zero, so a text ends
-early only when everything else scores below zero, or when the weights are zeros and all tie.
+The vocabulary of the output is the end token and printable ASCII. The end token's output row is zero, so a
+text ends early only when everything else scores below zero, or when the weights are zeros and all tie.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ PARAMETER_BYTES = 4 * sum(int(np.prod(shape)) for shape in _SHAPES.values())
 
 @dataclass(slots=True)
 class Sequence:
-    """One request's tokens and its cached keys and values; `epoch` says of which life of the KV cache they are."""
+    """One request's tokens, keys and values; `epoch` says of which life of the KV cache they are."""
 
     tokens: list[int]
     epoch: int = -1
@@ -105,7 +106,7 @@ class TransformerWeights:
 
     def checksum(self) -> str:
         """CRC-32 of all weights and ballast, in hex."""
-        return f"{zlib.crc32(self._arena.view('weights')):08x}"
+        return f"{zlib.crc32(self._arena.view('weights').data):08x}"
 
     def host_bytes(self) -> int:
         """Bytes in the memfd."""
@@ -116,7 +117,7 @@ class TransformerWeights:
         return self._arena.resident_bytes()
 
     def begin(self, prompt: bytes) -> Sequence:
-        """Start with one byte that depends on the whole prompt, since attention reaches back only `WINDOW` bytes."""
+        """Start with a byte that depends on the whole prompt: attention reaches only `WINDOW` bytes back."""
         return Sequence([zlib.crc32(prompt) & 0xFF, *prompt[-WINDOW:]])
 
     def next_token(self, sequence: Sequence, *, cached: bool) -> int:

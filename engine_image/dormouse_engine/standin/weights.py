@@ -1,7 +1,7 @@
-"""What an engine's executor needs of a model: content that can be moved, lost and reloaded, and answers that show it.
+"""What the executor needs of a model: content to move, lose and reload, and answers that show it.
 
-`TransformerWeights` (real bytes in an arena) and `PaperWeights` (a few words for a swarm of engines) both promise: the same
-content gives the same text; lost content gives an empty or other text and no error.
+`TransformerWeights` (real bytes in an arena) and `PaperWeights` (a few words for a swarm of engines) both
+promise: the same content gives the same text; lost content gives an empty or other text and no error.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 END = 0
-"""The token that ends a text. Zeroed weights choose it at once, so their text is empty, as a real engine's is."""
+"""The token that ends a text. Zeroed weights choose it at once: their text is empty, as a real engine's."""
 
 
 class Weights(Protocol):
@@ -60,5 +60,5 @@ class Weights(Protocol):
         ...
 
     def next_token(self, sequence: Any, *, cached: bool) -> int:
-        """Choose the next token greedily and append it. Without `cached` the KV cache's memory is not there: garbage."""
+        """Choose the next token greedily and append it; garbage when the KV cache isn't there (`cached`)."""
         ...
