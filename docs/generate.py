@@ -29,9 +29,9 @@ COMMAND = ".venv/bin/python docs/generate.py"
 Schema = dict[str, Any]
 
 _SPELLING = """\
-A duration is whole numbers with the units `h`, `m`, `s` and `ms`, at most four: `90s`, `1h30m` (GEP-2257). `null`
-means unset. With strict field validation, which kubectl asks for, an unknown field is refused; otherwise the API
-server drops it.
+A duration is whole numbers with the units `h`, `m`, `s` and `ms`, at most four: `90s`, `1h30m` (GEP-2257).
+`null` means unset. With strict field validation, which kubectl asks for, an unknown field is refused; without
+it the API server drops the field.
 """
 _WORDS = """\
 The same words stand in the conditions and `lastDecision` of a SleepingModel's status, in Events and in logs.

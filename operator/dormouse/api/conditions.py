@@ -106,6 +106,7 @@ class Reason(StrEnum):
         "The model should be awake but its devices have no room for it yet.",
     )
     WAKE_FAILED = "WakeFailed", ReasonGroup.READY, "The last wake failed; it is tried again after a pause."
+    SLEEP_FAILED = "SleepFailed", ReasonGroup.READY, "The last sleep failed; it is tried again after a pause."
     NO_ENGINES = (
         "NoEngines",
         ReasonGroup.READY,

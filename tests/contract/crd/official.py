@@ -10,44 +10,40 @@ from kubernetes import client
 from dormouse.api.names import API_VERSION, FIELD_MANAGER, GROUP, KIND, PLURAL, VERSION
 
 Json = dict[str, Any]
-_KIND = (GROUP, VERSION, "default", PLURAL)
 
 
 class Models:
-    """SleepingModels of the namespace default."""
+    """SleepingModels of one namespace."""
 
-    def __init__(self, api: client.ApiClient) -> None:
+    def __init__(self, api: client.ApiClient, namespace: str = "default") -> None:
         self._api = api
+        self._kind = (GROUP, VERSION, namespace, PLURAL)
         self._objects = client.CustomObjectsApi(api)
 
     def try_out(self, body: Json, *, validation: str = "Strict") -> Json:
         """Ask the API server for the object without keeping it; returns what it would store."""
         made = self._objects.create_namespaced_custom_object(
-            *_KIND, body, dry_run="All", field_validation=validation
+            *self._kind, body, dry_run="All", field_validation=validation
         )
         return cast("Json", made)
 
     def create(self, body: Json, *, manager: str) -> Json:
         """Store an object; returns it."""
         return cast(
-            "Json", self._objects.create_namespaced_custom_object(*_KIND, body, field_manager=manager)
+            "Json", self._objects.create_namespaced_custom_object(*self._kind, body, field_manager=manager)
         )
-
-    def delete(self, name: str) -> None:
-        """Delete an object."""
-        self._objects.delete_namespaced_custom_object(*_KIND, name)
 
     def select(self, field_selector: str) -> list[str]:
         """Names of the objects that a field selector finds."""
         found = cast(
-            "Json", self._objects.list_namespaced_custom_object(*_KIND, field_selector=field_selector)
+            "Json", self._objects.list_namespaced_custom_object(*self._kind, field_selector=field_selector)
         )
         return [item["metadata"]["name"] for item in found["items"]]
 
     def apply_status(self, name: str, status: Json) -> Json:
         """Write status as the operator does: server-side apply, one manager, nothing but status."""
         applied = self._objects.patch_namespaced_custom_object_status(
-            *_KIND,
+            *self._kind,
             name,
             {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "status": status},
             field_manager=FIELD_MANAGER,
@@ -63,7 +59,17 @@ class Models:
             "Any",
             self._api.call_api(
                 "GET",
-                f"{self._api.configuration.host}/apis/{API_VERSION}/namespaces/default/{PLURAL}/{name}",
+                "/".join(
+                    (
+                        self._api.configuration.host,
+                        "apis",
+                        GROUP,
+                        VERSION,
+                        "namespaces",
+                        *self._kind[2:],
+                        name,
+                    )
+                ),
                 header_params={"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"},
             ),
         )

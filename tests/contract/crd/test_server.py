@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
@@ -24,12 +23,9 @@ from dormouse.api.status import (
     SleepingModelStatus,
     Tier,
 )
-from tests.contract.crd.official import causes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.contract.crd.official import Models
+from dormouse_engine.guard import Guard
+from dormouse_engine.standin.options import parse_options
+from tests.contract.crd.official import Models, causes
 
 pytestmark = pytest.mark.cluster
 
@@ -75,12 +71,15 @@ FULL = SleepingModelStatus(
 
 
 @pytest.fixture
-def model(models: Models) -> Iterator[dict[str, Any]]:
-    """A stored SleepingModel of its own name."""
-    name = f"crd-{uuid.uuid4().hex[:8]}"
-    body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}}
-    yield models.create(body | {"spec": {"modelName": "Qwen/Qwen3-32B"}}, manager="a-user")
-    models.delete(name)
+def models(api: client.ApiClient, namespace: str) -> Models:
+    return Models(api, namespace)
+
+
+@pytest.fixture
+def model(models: Models) -> dict[str, Any]:
+    """A stored SleepingModel."""
+    body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "qwen3"}}
+    return models.create(body | {"spec": {"modelName": "Qwen/Qwen3-32B"}}, manager="a-user")
 
 
 @pytest.mark.parametrize("status", [FULL, SleepingModelStatus()], ids=["full", "empty"])
@@ -200,6 +199,24 @@ def test_every_sample_is_accepted_and_makes_pods(api: client.ApiClient, models: 
                 "spec": {"selector": {"matchLabels": {LABEL_MODEL: name}}, "template": pods},
             }
         apps.create_namespaced_deployment("default", document, dry_run="All", field_validation="Strict")
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
+def test_the_engines_of_a_sample_start_as_written(sample: Path) -> None:
+    for document in yaml.safe_load_all(sample.read_text()):
+        spec = document["spec"]
+        template = spec.get("template") or spec.get("engine", {}).get("template")
+        for container in template["spec"]["containers"] if template else ():
+            variables = {variable["name"] for variable in container["env"]}
+            assert "DORMOUSE_TOKEN_FILE" in variables
+            if "dormouse_engine.standin" in container["command"]:
+                assert parse_options(container["args"], {}).device_file
+            else:
+                assert "VLLM_SERVER_DEV_MODE" in variables
+                assert {
+                    "--enable-sleep-mode",
+                    f"--middleware={Guard.__module__.rpartition('.')[0]}.{Guard.__name__}",
+                } <= {*container["args"]}
 
 
 def test_there_is_a_sample_for_every_tutorial_step() -> None:
