@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import logging
 import os
 import signal
 import sys
@@ -13,6 +15,8 @@ from pathlib import Path
 from tests.cluster.binaries import BINARIES, obtain
 from tests.cluster.cluster import Cluster
 from tests.cluster.errors import ClusterError
+from tests.cluster.kubelet.agent import run_kubelet
+from tests.cluster.kubelet.container import Backoff
 from tests.cluster.processes import record_path, running_pid, tear_down
 
 _FOR = {
@@ -25,11 +29,11 @@ _FOR = {
 def main() -> int:
     """Run one verb; the exit code is 0 when it did what it says."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
-    parser.set_defaults(verb=lambda _: parser.print_help() or 0)
-    verbs = parser.add_subparsers(title="verbs")
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
     _add_up(verbs.add_parser("up", help="start a cluster and keep it until Ctrl-C"))
     _add_down(verbs.add_parser("down", help="stop it, and clean up after one that was killed"))
     _add_binaries(verbs.add_parser("binaries", help="find or build the programs and print their paths"))
+    _add_kubelet(verbs.add_parser("kubelet", help="one node; `up` starts it for you"))
     arguments = parser.parse_args()
     try:
         code: int = arguments.verb(arguments)
@@ -45,7 +49,8 @@ def _default_state() -> Path:
 
 def _add_up(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", type=Path, default=_default_state(), help="default: %(default)s")
-    parser.add_argument("--no-controllers", action="store_true", help="API server and etcd only")
+    parser.add_argument("--no-controllers", action="store_true", help="no controllers, no scheduler")
+    parser.add_argument("--nodes", type=int, default=1, help="how many (default: 1)")
     parser.set_defaults(verb=_up)
 
 
@@ -62,7 +67,9 @@ def _add_binaries(parser: argparse.ArgumentParser) -> None:
 def _up(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with Cluster(arguments.state, controllers=not arguments.no_controllers) as cluster:
+        with Cluster(
+            arguments.state, controllers=not arguments.no_controllers, nodes=arguments.nodes
+        ) as cluster:
             print(f"export KUBECONFIG={cluster.kubeconfig}", flush=True)
             print("the cluster stays up until Ctrl-C", file=sys.stderr, flush=True)
             while True:
@@ -84,6 +91,33 @@ def _down(arguments: argparse.Namespace) -> int:
             time.sleep(0.1)
     killed = tear_down(arguments.state)
     print(f"killed {len(killed)} leftover processes" if killed else "nothing is left running")
+    return 0
+
+
+def _add_kubelet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--node", required=True, help="the node's name")
+    parser.add_argument("--kubeconfig", type=Path, required=True, help="of system:node:<name>")
+    parser.add_argument("--state", type=Path, required=True, help="where pods have their folders")
+    parser.add_argument("--label", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--capacity", action="append", default=[], metavar="RESOURCE=QUANTITY")
+    parser.add_argument("--backoff", type=float, default=Backoff.first, help="first pause in seconds")
+    parser.add_argument("--backoff-cap", type=float, default=Backoff.cap, help="longest pause in seconds")
+    parser.set_defaults(verb=_kubelet)
+
+
+def _kubelet(arguments: argparse.Namespace) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    asyncio.run(
+        run_kubelet(
+            node=arguments.node,
+            kubeconfig=arguments.kubeconfig,
+            state=arguments.state,
+            labels=dict(pair.split("=", 1) for pair in arguments.label),
+            capacity=dict(pair.split("=", 1) for pair in arguments.capacity),
+            backoff=Backoff(arguments.backoff, arguments.backoff_cap),
+        )
+    )
     return 0
 
 

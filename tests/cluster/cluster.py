@@ -17,6 +17,8 @@ from tests.cluster.binaries import obtain
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.errors import ClusterError
 from tests.cluster.kubeconfig import write_kubeconfig
+from tests.cluster.kubelet.container import Backoff
+from tests.cluster.kubelet.process import KubeletProcess
 from tests.cluster.processes import record_path, running_pid, tear_down, write_record
 from tests.cluster.waiting import wait_for
 
@@ -36,12 +38,32 @@ class Cluster:
         state_dir: kept when it is given, so that a later start finds the same objects; None: a temporary
             folder that goes away with `stop`.
         controllers: run kube-controller-manager and kube-scheduler too.
+        nodes: how many nodes, or their names; 0: none. Without controllers a pod must name its node.
+        node_labels: labels of every node, beyond the usual ones.
+        node_capacity: resources of every node, beyond cpu, memory and pods.
+        backoff: pauses between restarts of a container; default 1 s, doubled up to 30 s.
 
     """
 
-    def __init__(self, state_dir: Path | str | None = None, *, controllers: bool = True) -> None:
+    def __init__(
+        self,
+        state_dir: Path | str | None = None,
+        *,
+        controllers: bool = True,
+        nodes: int | Sequence[str] = 1,
+        node_labels: Mapping[str, str] | None = None,
+        node_capacity: Mapping[str, str] | None = None,
+        backoff: Backoff | None = None,
+    ) -> None:
         self._keep = state_dir is not None
         self._controllers = controllers
+        names = [f"node-{index}" for index in range(1, nodes + 1)] if isinstance(nodes, int) else nodes
+        self.nodes = {
+            name: KubeletProcess(
+                name, labels=node_labels or {}, capacity=node_capacity or {}, backoff=backoff or Backoff()
+            )
+            for name in names
+        }
         if state_dir is None:
             _clear_dead()
             state_dir = tempfile.mkdtemp(prefix=_PREFIX)
@@ -84,6 +106,10 @@ class Cluster:
         try:
             self._plane = ControlPlane(self.state)
             self._plane.start(controllers=self._controllers)
+            for node in self.nodes.values():
+                node.start(self._plane)
+            for node in self.nodes.values():
+                node.wait_ready(self._plane, untainted=self._controllers)
         except BaseException:
             self.stop()
             raise
@@ -91,6 +117,8 @@ class Cluster:
 
     def stop(self) -> None:
         """Stop everything; safe to call twice."""
+        for node in self.nodes.values():
+            node.stop()
         if self._plane is not None:
             self._plane.stop()
             self._plane = None

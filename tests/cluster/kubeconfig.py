@@ -20,13 +20,26 @@ def write_kubeconfig(
     token: str | None = None,
     namespace: str = "default",
 ) -> Path:
-    """Write a kubeconfig (mode 0600) that authenticates by client certificate or by token; returns `path`."""
+    """Write a kubeconfig that authenticates by client certificate or by token; returns `path`."""
     user: dict[str, Any] = {}
     if certificate is not None:
         user["client-certificate-data"] = _inline(certificate[0])
         user["client-key-data"] = _inline(certificate[1])
     if token is not None:
         user["token"] = token
+    return _write(path, server=server, authority=_inline(authority), user=user, namespace=namespace)
+
+
+def kubeconfig_with_token_file(
+    path: Path, *, server: str, authority: str, token_file: Path, namespace: str
+) -> Path:
+    """Write a kubeconfig that reads its token from a file, which may change; `authority` is PEM text."""
+    encoded = base64.b64encode(authority.encode()).decode()
+    user = {"tokenFile": str(token_file)}
+    return _write(path, server=server, authority=encoded, user=user, namespace=namespace)
+
+
+def _write(path: Path, *, server: str, authority: str, user: dict[str, Any], namespace: str) -> Path:
     document = {
         "apiVersion": "v1",
         "kind": "Config",
@@ -34,7 +47,7 @@ def write_kubeconfig(
         "clusters": [
             {
                 "name": "dormouse",
-                "cluster": {"server": server, "certificate-authority-data": _inline(authority)},
+                "cluster": {"server": server, "certificate-authority-data": authority},
             }
         ],
         "users": [{"name": "dormouse", "user": user}],

@@ -11,6 +11,7 @@ Three nets, each for what the one before lets through:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import json
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 MARKER = "DORMOUSE_CLUSTER_STATE"
 _PR_SET_PDEATHSIG = 1
+_POLL_SECONDS = 0.02
 _LINUX = sys.platform == "linux"
 _LIBC = ctypes.CDLL(None, use_errno=True) if _LINUX else None
 _forks = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fork")
@@ -76,13 +78,31 @@ class Child:
         self.stop(0)
 
     def stop(self, seconds: float) -> None:
-        """Ask it to end, and kill what is left of its process group after `seconds`."""
+        """Send SIGTERM to it, and SIGKILL to what is left of its group when it ended or after `seconds`."""
         if seconds > 0 and self._process.poll() is None:
-            _signal_group(self._process.pid, signal.SIGTERM)
+            self._process.terminate()
             self.wait(seconds)
-        _signal_group(self._process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._record.unlink(missing_ok=True)
+
+    async def ended(self) -> int:
+        """Wait for its end and return the exit code, without a thread and without asking over and over."""
+        if _LINUX:
+            with contextlib.suppress(ProcessLookupError):
+                await _readable(os.pidfd_open(self._process.pid))
+        while (code := self._process.poll()) is None:
+            await asyncio.sleep(_POLL_SECONDS)
+        return code
+
+    async def stop_async(self, seconds: float) -> None:
+        """Do what `stop` does, without blocking the event loop."""
+        if seconds > 0 and self._process.poll() is None:
+            self._process.terminate()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.ended(), seconds)
+        self.kill()
 
     def log_tail(self, lines: int = 15) -> str:
         """Return the last lines of its output, for error messages."""
@@ -192,8 +212,13 @@ def _spawn(
         )
 
 
-def _signal_group(pid: int, which: signal.Signals) -> None:
-    # The leader is not reaped before `wait`, so its pid and its group can't belong to somebody else yet;
-    # a group that outlives its leader keeps the number taken.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, which)
+async def _readable(descriptor: int) -> None:
+    """Wait until a pidfd says that its process ended, and close it."""
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+    loop.add_reader(descriptor, done.set)
+    try:
+        await done.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
