@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,13 @@ from dormouse.api.status import (
     SleepingModelStatus,
     Tier,
 )
-from dormouse_engine.guard import Guard
 from dormouse_engine.standin.options import parse_options
 from tests.contract.crd.official import Models, causes
 
 pytestmark = pytest.mark.cluster
 
 SAMPLES = sorted((Path(__file__).parents[3] / "crds" / "samples").glob("*.yaml"))
+GUARD = "dormouse_engine.guard.Guard"
 TIME = datetime(2026, 11, 21, 12, 0, 7, 123456, tzinfo=UTC)
 
 FULL = SleepingModelStatus(
@@ -213,10 +214,8 @@ def test_the_engines_of_a_sample_start_as_written(sample: Path) -> None:
                 assert parse_options(container["args"], {}).device_file
             else:
                 assert "VLLM_SERVER_DEV_MODE" in variables
-                assert {
-                    "--enable-sleep-mode",
-                    f"--middleware={Guard.__module__.rpartition('.')[0]}.{Guard.__name__}",
-                } <= {*container["args"]}
+                assert {"--enable-sleep-mode", f"--middleware={GUARD}"} <= {*container["args"]}
+                assert callable(pkgutil.resolve_name(GUARD))
 
 
 def test_there_is_a_sample_for_every_tutorial_step() -> None:
