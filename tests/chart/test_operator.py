@@ -194,7 +194,7 @@ def test_events_tell_what_it_did(world: World, managed: str) -> None:
 
 
 def test_an_engine_that_can_not_wake_is_restarted(world: World) -> None:
-    faults = '[{"at": "wake", "kind": "partial_wake"}, {"at": "sleep", "kind": "fail", "skip": 1}]'
+    faults = '[{"at": "wake", "kind": "fail"}]'
     template = _pod_template("broken", world.device, f"--faults={faults}")
     world.cluster.apply(_model("broken", template, wake={"maxAttempts": 1, "maxWait": "20s"}))
     world.wait_for_tier("broken", "Offloaded")

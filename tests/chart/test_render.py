@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -179,6 +180,26 @@ def test_selectors_match_the_pods(values: Path | None) -> None:
         assert item["spec"]["selector"].items() <= labels
     for item in of_kind(objects, "PodDisruptionBudget"):
         assert item["spec"]["selector"]["matchLabels"].items() <= labels
+
+
+def test_a_label_of_the_user_can_not_break_the_selector() -> None:
+    objects = render(r"--set=podLabels.app\.kubernetes\.io/name=other", r"--set=commonLabels.team=x")
+    (deployment,) = of_kind(objects, "Deployment")
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert labels["team"] == "x"
+
+
+def test_the_charts_work_as_dependencies() -> None:
+    # Helm gives every dependency a key `global`, which a strict schema must not refuse.
+    assert render("--set=global.anything=1")
+    assert render("--set=global.anything=1", chart=CRDS_CHART)
+
+
+@pytest.mark.parametrize("chart", [CHART, CRDS_CHART], ids=lambda path: path.name)
+def test_the_application_version_is_the_projects(chart: Path) -> None:
+    project = tomllib.loads((CHARTS.parent / "pyproject.toml").read_text())["project"]
+    assert yaml.safe_load((chart / "Chart.yaml").read_text())["appVersion"] == project["version"]
 
 
 def test_the_spread_counts_the_operators_pods() -> None:
