@@ -67,18 +67,22 @@ class EngineFailedError(EngineError):
 
 
 class ClusterError(DormouseError):
-    """The API server did not do what was asked."""
+    """The API server did not do what was asked; `status` is HTTP's, None when there was no answer."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class RejectedError(ClusterError):
-    """The API server refuses the object as it is (400, 403, 422): asking again changes nothing."""
+    """The API server refuses the object as it is (400, 403, 404, 422…): asking again changes nothing."""
 
 
 class UnavailableError(ClusterError):
     """The API server is away or busy, or the object changed meanwhile; `retry_after` in seconds if it said so."""
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, retry_after: float | None = None, status: int | None = None) -> None:
+        super().__init__(message, status=status)
         self.retry_after = retry_after
 
 

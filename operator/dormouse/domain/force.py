@@ -21,25 +21,30 @@ def read(annotations: Mapping[str, str], now: datetime) -> Force:
     word = annotations.get(ANNOTATION_FORCE)
     until = annotations.get(ANNOTATION_FORCE_UNTIL)
     if word is None:
-        if until is None:
-            return Force()
-        return _invalid(f"{ANNOTATION_FORCE_UNTIL} without {ANNOTATION_FORCE} forces nothing")
+        lonely = f"{ANNOTATION_FORCE_UNTIL} without {ANNOTATION_FORCE} forces nothing"
+        return Force() if until is None else _invalid(lonely)
     if word not in _WORDS:
         return _invalid(f"{ANNOTATION_FORCE} must be awake or asleep, not {word[:40]!r}")
     tier, reason = _WORDS[word]
     if until is None:
         return Force(tier, reason, f"annotation {ANNOTATION_FORCE}: {word}")
-    try:
-        end = datetime.fromisoformat(until)
-    except ValueError:
-        end = None
-    if end is None or end.tzinfo is None:
+    end = _time(until)
+    if end is None:
         example = "2026-01-31T18:00:00Z"
         return _invalid(f"{ANNOTATION_FORCE_UNTIL} must be a time such as {example}, not {until[:40]!r}")
-    left = (end.astimezone(UTC) - now).total_seconds()
+    left = (end - now).total_seconds()
     if left <= 0:
         return Force()
     return Force(tier, reason, f"annotation {ANNOTATION_FORCE}: {word}, until {until}", expires_seconds=left)
+
+
+def _time(text: str) -> datetime | None:
+    """Read an RFC 3339 time; None for anything else, a time without a zone included."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if time.tzinfo is None else time.astimezone(UTC)
 
 
 def _invalid(message: str) -> Force:

@@ -116,7 +116,7 @@ def _out_of_reach(case: _Case) -> _Answer | None:
     for engine in case.engines:
         if engine.reach in _REACHES:
             reason, advice = _REACHES[engine.reach]
-            return _FALSE, reason, f"{engine.key.pod}: {advice}", False
+            return _FALSE, reason, f"{engine.key.pod}: {engine.trouble or advice}", False
     return None
 
 
@@ -201,7 +201,7 @@ def _reachable(model: Model, engines: Sequence[Engine]) -> Finding:
     for engine in engines:
         if engine.reach in _REACHES:
             reason, advice = _REACHES[engine.reach]
-            return kind, _FALSE, reason, f"{engine.key.pod}: {advice}"
+            return kind, _FALSE, reason, f"{engine.key.pod}: {engine.trouble or advice}"
     for engine in engines:
         if engine.reach is Reach.UNGUARDED:
             return kind, _TRUE, Reason.UNGUARDED, f"{engine.key.pod}: {_UNGUARDED}"

@@ -140,6 +140,8 @@ class Engine:
     """Its container ended and waits to be started again."""
     restartable: bool = False
     """Something (a ReplicaSet, a StatefulSet) makes a new pod when this one is deleted."""
+    trouble: str = ""
+    """Why it can't be asked, or does not run, in the words of who refused."""
     attempts: Attempts = field(default_factory=Attempts)
 
     @property

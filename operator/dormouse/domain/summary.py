@@ -59,7 +59,7 @@ def summarise(
     return SleepingModelStatus(
         observed_generation=model.generation,
         conditions=tuple(_condition(finding, model.generation, previous, now) for finding in findings),
-        tier=_tier(engines),
+        tier=tier(engines),
         replicas=_replicas(model, engines, verdicts),
         engines=tuple(_engine(engine, previous, now) for engine in sorted(engines, key=lambda e: e.key)),
         last_decision=decision or previous.last_decision,
@@ -96,11 +96,12 @@ def _condition(finding: Finding, generation: int, previous: SleepingModelStatus,
     )
 
 
-def _tier(engines: Iterable[Engine]) -> Tier | None:
+def tier(engines: Iterable[Engine]) -> Tier | None:
+    """Return the tier of the most awake engine; Zero without engines, None while none has said."""
     tiers = {engine.tier for engine in engines}
     if not tiers:
         return Tier.ZERO
-    return next((tier for tier in _AWAKE_FIRST if tier in tiers), None)
+    return next((known for known in _AWAKE_FIRST if known in tiers), None)
 
 
 def _replicas(model: Model, engines: Sequence[Engine], verdicts: Mapping[EngineKey, Verdict]) -> Replicas:

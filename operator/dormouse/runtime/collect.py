@@ -1,13 +1,14 @@
-"""Collect: one frozen snapshot out of what the cluster and the engines said last. Reads only memory, awaits nothing."""
+"""Collect: one frozen snapshot of what the cluster and the engines said last. Reads memory only, awaits nothing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from dormouse.api.names import LABEL_MODEL
-from dormouse.domain import force
+from dormouse.domain import force, summary
 from dormouse.domain.snapshot import UNKNOWN_DEVICE, DeviceKey, Engine, Model, Reach, Snapshot
 from dormouse.domain.states import UNSETTLED, EngineState
 from dormouse.engines.links import Target
@@ -35,6 +36,7 @@ class Collector:
     wall: Callable[[], datetime] = lambda: datetime.now(UTC)
     neighbourhood: Neighbourhood = field(default_factory=Neighbourhood)
     _first_seen: dict[EngineKey, tuple[str, float]] = field(default_factory=dict)
+    _generations: dict[ModelKey, int] = field(default_factory=dict)
 
     # ── whom to follow ───────────────────────────────────────────────────────────────────────────────────
 
@@ -42,13 +44,13 @@ class Collector:
         """Return every engine to be followed: running pods of readable models that are theirs."""
         return {
             pod.key: Target(
-                ip=pod.ip,
+                address=pod.ip,
                 port=view.model.spec.engine.port,
                 node=pod.node,
                 container_id=pod.container_id,
             )
-            for view in self.store.models.values()
-            if view.model is not None
+            for key in self.store.models()
+            if (view := self.store.model(key)) is not None and view.model is not None
             for pod in self._own_pods(view)
             if pod.ip and pod.container_id and not pod.crashed
         }
@@ -64,26 +66,45 @@ class Collector:
         """Return the engines that something is remembered of."""
         return set(self._first_seen)
 
+    def respect_generation(self, view: ModelView) -> None:
+        """Give a model whose spec changed all its attempts back: the user may have mended it."""
+        if self._generations.get(view.key) == view.generation:
+            return
+        if view.key in self._generations:
+            self.attempts.forgive_model(view.key, [pod.key for pod in self.store.pods_of(view.key)])
+        self._generations[view.key] = view.generation
+
     # ── one engine, one model ────────────────────────────────────────────────────────────────────────────
 
     def engine(self, key: EngineKey) -> Engine | None:
         """Return one engine as observed now; None when its pod is gone, going, or not its model's."""
-        pod = self.store.pods.get(key)
-        view = self.store.models.get(pod.model) if pod else None
+        pod = self.store.pod(key)
+        view = self.store.model(pod.model) if pod else None
         if pod is None or view is None or view.model is None or pod.deleting or self._stranger(view, pod):
             return None
         return self._engine(pod)
 
     def engines_of(self, key: ModelKey) -> list[Engine]:
         """Return the engines of one model."""
-        view = self.store.models.get(key)
+        view = self.store.model(key)
         if view is None or view.model is None:
             return []
         return [self._engine(pod) for pod in self._own_pods(view)]
 
+    def census(self) -> tuple[Counter[str], Counter[str]]:
+        """Return models by tier and engines by state, for metrics."""
+        tiers: Counter[str] = Counter()
+        states: Counter[str] = Counter()
+        for key in self.store.models():
+            engines = self.engines_of(key)
+            states.update(engine.state.value for engine in engines)
+            tier = summary.tier(engines)
+            tiers[tier.value if tier else "Unknown"] += 1
+        return tiers, states
+
     def model(self, key: ModelKey) -> Model | None:
         """Return one model; None when it is gone or can't be read."""
-        view = self.store.models.get(key)
+        view = self.store.model(key)
         if view is None or view.model is None or view.deleting:
             return None
         return Model(
@@ -112,8 +133,9 @@ class Collector:
         # Neighbours are placed when they report, so one pass over the index finds them all; an engine
         # that moved since is put right by its own look.
         for key in self.neighbourhood.group(engines, frozenset(leaves)):
-            if key not in engines and (engine := self.engine(key)) is not None:
-                engines[key] = engine
+            neighbour = None if key in engines else self.engine(key)
+            if neighbour is not None:
+                engines[key] = neighbour
         models = {key: model for key in {e.model for e in engines.values()} if (model := self.model(key))}
         present = tuple(engine for _, engine in sorted(engines.items()) if engine.model in models)
         return Snapshot(models=models, engines=present, locked=locked)
@@ -143,27 +165,28 @@ class Collector:
         if seen_id != pod.container_id:
             since = self.clock()
             self._first_seen[pod.key] = (pod.container_id, since)
-        common = {
-            "key": pod.key,
-            "model": pod.model,
-            "node": pod.node,
-            "age_seconds": self.clock() - since,
-            "crashes": pod.crashes,
-            "crashed": pod.crashed,
-            "restartable": pod.owner is not None,
-            "attempts": self.attempts.of(pod.key),
-        }
-        somewhere = frozenset({DeviceKey(pod.node, UNKNOWN_DEVICE)}) if pod.node else frozenset()
-        if not pod.container_id or pod.crashed:
-            return Engine(
-                state=EngineState.PENDING, tier=None, reach=Reach.NOT_YET, devices=somewhere, **common
-            )
-        seen = self.engines.observe(pod.key)
+        somewhere = frozenset({DeviceKey(pod.node, UNKNOWN_DEVICE)}) if pod.node else frozenset[DeviceKey]()
+        stopped = not pod.container_id or pod.crashed
+        bare = Engine(
+            key=pod.key,
+            model=pod.model,
+            node=pod.node,
+            state=EngineState.PENDING if stopped else EngineState.CONNECTING,
+            tier=None,
+            reach=Reach.NOT_YET,
+            devices=somewhere,
+            age_seconds=self.clock() - since,
+            crashes=pod.crashes,
+            crashed=pod.crashed,
+            restartable=pod.owner is not None,
+            trouble=pod.trouble,
+            attempts=self.attempts.of(pod.key),
+        )
+        seen = None if stopped else self.engines.observe(pod.key)
         if seen is None:
-            return Engine(
-                state=EngineState.CONNECTING, tier=None, reach=Reach.NOT_YET, devices=somewhere, **common
-            )
-        return Engine(
+            return bare
+        return replace(
+            bare,
             state=seen.state,
             tier=seen.tier,
             reach=seen.reach,
@@ -182,7 +205,7 @@ class Collector:
             measured_seconds_ago=seen.measured_seconds_ago,
             max_wait_seconds=seen.max_wait_seconds,
             serves=seen.serves,
-            **common,
+            trouble=seen.error,
         )
 
 

@@ -7,6 +7,7 @@ released by the caller when `run` returns, and `run` never raises for an engine'
 
 from __future__ import annotations
 
+import time
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from dormouse.domain.snapshot import DeviceKey, Engine, EngineKey
     from dormouse.engines.observation import Observation
     from dormouse.runtime.attempts import AttemptBook
-    from dormouse.runtime.ports import Engines
+    from dormouse.runtime.ports import Engines, Pods
 
 log = structlog.get_logger("dormouse.jobs")
 
@@ -40,18 +41,14 @@ _IN_USE = "not_idle"
 """The refusal that is no failure: somebody used the engine between our decision and our call."""
 
 
-class Restarter(Protocol):
-    """Deletes a pod so that its controller makes a new one."""
-
-    async def restart_pod(self, engine: EngineKey) -> None:
-        """Delete exactly this pod (by uid). Raises ClusterError."""
-
-
 class Journal(Protocol):
     """Where a job's course is told: metrics, logs and Events."""
 
     def step_done(self, job: Job, step: Step, seconds: float) -> None:
         """Note that a step succeeded."""
+
+    def step_refused(self, job: Job, step: Step, seconds: float, error: str) -> None:
+        """Note that the engine was in use, so the step was not done; no failure."""
 
     def step_failed(self, job: Job, step: Step, seconds: float, error: str) -> None:
         """Note that a step failed and ended the job."""
@@ -62,11 +59,13 @@ class JobRunner:
     """Runs jobs; `engine_of` gives the current picture of an engine, None when it is gone."""
 
     engines: Engines
-    pods: Restarter
+    pods: Pods
     attempts: AttemptBook
     engine_of: Callable[[EngineKey], Engine | None]
     journal: Journal
-    clock: Callable[[], float]
+    check_leadership: Callable[[], None]
+    """Raises LeadershipLostError when another operator may act by now."""
+    clock: Callable[[], float] = time.monotonic
 
     async def run(self, job: Job) -> None:
         """Run the steps of `job` until one fails or the target is where it should be."""
@@ -82,6 +81,7 @@ class JobRunner:
         self._finish(job)
 
     async def _step(self, job: Job, step: Step) -> bool:
+        self.check_leadership()
         started = self.clock()
         before = self.engine_of(step.engine)
         ill = before is not None and bool(ledger.withheld(before))
@@ -95,10 +95,11 @@ class JobRunner:
             else:
                 await self._perform(step)
         except EngineRefusedError as error:
-            self.journal.step_failed(job, step, self.clock() - started, str(error))
             if error.kind == _IN_USE:
+                self.journal.step_refused(job, step, self.clock() - started, str(error))
                 await self._look_closer(step.engine)
             else:
+                self.journal.step_failed(job, step, self.clock() - started, str(error))
                 self._failed(step, before, str(error))
             return False
         except (EngineError, ClusterError) as error:

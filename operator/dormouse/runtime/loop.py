@@ -21,7 +21,7 @@ import structlog
 from dormouse.api.conditions import Reason
 from dormouse.domain.arbiter import decide
 from dormouse.domain.plan import NEVER
-from dormouse.domain.states import SETTLED, EngineState, Operation
+from dormouse.domain.states import EngineState, Operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from dormouse.domain.snapshot import DeviceKey, EngineKey, ModelKey, Snapshot
     from dormouse.runtime.collect import Collector
     from dormouse.runtime.jobs import JobRunner
-    from dormouse.runtime.ports import LoopMetrics, StatusDesk
+    from dormouse.runtime.statusdesk import StatusDesk
+    from dormouse.telemetry.metrics import Metrics
 
 log = structlog.get_logger("dormouse.loop")
 
@@ -48,11 +49,11 @@ class Loop:
     collector: Collector
     runner: JobRunner
     status: StatusDesk
-    metrics: LoopMetrics
+    metrics: Metrics
     rules: Rules
     spawn: Callable[..., asyncio.Task[None]]
-    verdicts: dict[EngineKey, Verdict] = field(default_factory=dict)
-    running: dict[EngineKey, Reason] = field(default_factory=dict)
+    verdicts: dict[EngineKey, Verdict]
+    running: dict[EngineKey, Reason]
     """What a job does now to each engine it touches: SLEEPING or WAKING."""
     _dirty: dict[ModelKey, None] = field(default_factory=dict)
     _scheduled: bool = False
@@ -137,6 +138,7 @@ class Loop:
             self.running[step.engine] = Reason.SLEEPING if step.operation in _DOWN else Reason.WAKING
         models = {engine.key: engine.model for engine in snapshot.engines}
         self.status.decided(models[job.engine], job.reason, job.message)
+        self.metrics.job_started(job.reason)
         log.info(
             "job",
             model=str(models[job.engine]),

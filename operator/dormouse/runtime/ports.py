@@ -1,20 +1,17 @@
-"""The two seams of the loop: everything it asks of engines and of the cluster, and nothing more.
+"""The seams of the loop: everything it asks of engines and of the cluster, and nothing more.
 
-`dormouse.engines.links.EngineLinks` and `dormouse.cluster.cluster.ClusterPort` implement them; tests drive the loop
-through recording ones.
+`dormouse.engines.links.EngineLinks` and `dormouse.cluster.cluster.ClusterPort` implement them; tests drive the
+loop through recording ones.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from dormouse.api.conditions import Reason
-    from dormouse.api.sleepingmodel import SleepingModel
-    from dormouse.api.status import SleepingModelStatus
-    from dormouse.cluster.store import PodView
     from dormouse.domain.snapshot import EngineKey, ModelKey
     from dormouse.domain.states import Operation
     from dormouse.engines.links import Target
@@ -22,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Engines(Protocol):
-    """What the loop asks of engines. Raises `EngineError`s."""
+    """What the loop asks of engines. The awaitable ones raise `EngineError`s."""
 
     def keep(self, targets: Mapping[EngineKey, Target]) -> None:
         """Follow exactly these engines from now on."""
@@ -46,3 +43,20 @@ class Engines(Protocol):
 
     async def settle_settings(self, key: EngineKey, max_wait_seconds: float) -> None:
         """Tell a guard how long it may hold a request, if it holds another figure."""
+
+
+class Pods(Protocol):
+    """What a job asks of the cluster."""
+
+    async def restart_pod(self, pod: EngineKey) -> bool:
+        """Delete exactly this pod (by uid) so that its controller makes a new one. Raises `ClusterError`s."""
+
+
+class Board(Protocol):
+    """Where people read: the API server takes these whenever it can, the loop never waits for it."""
+
+    def want_status(self, model: ModelKey, uid: str, status: dict[str, Any]) -> None:
+        """Have `status` written if it differs in meaning from what stands there."""
+
+    def emit(self, model: ModelKey, uid: str, reason: Reason, message: str, *, warning: bool = False) -> None:
+        """Post an Event on the SleepingModel; aggregated, dropped rather than queued without bound."""
