@@ -13,6 +13,8 @@ from tests.cluster import ClusterError
 from tests.cluster.waiting import wait_for
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.chart.conftest import Releases
     from tests.cluster import Cluster
 
@@ -60,14 +62,15 @@ def _token(cluster: Cluster, namespace: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def installed(cluster: Cluster, releases: Releases, definitions: None) -> str:
+def installed(cluster: Cluster, releases: Releases, definitions: None) -> Iterator[str]:
     """Install the chart where Pod Security is restricted; what Helm said."""
     del definitions
     cluster.create_namespace(SYSTEM)
     cluster.kubectl("label", "namespace", SYSTEM, "pod-security.kubernetes.io/enforce=restricted")
     for name in ("team-a", "team-b", "other"):
         cluster.create_namespace(name)
-    return releases.put("dormouse", SYSTEM)
+    yield releases.put("dormouse", SYSTEM)
+    releases.remove("dormouse", SYSTEM)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +108,14 @@ def test_an_upgrade_keeps_the_token(cluster: Cluster, releases: Releases) -> Non
     assert _token(cluster, "team-a") == before
     releases.put("dormouse", SYSTEM)
     assert _token(cluster, SYSTEM) == before
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_second_release_for_the_whole_cluster_is_refused(cluster: Cluster, releases: Releases) -> None:
+    # Each would hold a Lease of its own and both would act.
+    with pytest.raises(HelmError, match="cannot be imported into the current release"):
+        releases.put("dormouse", "other")
+    assert not cluster.get("deployments", "-n", "other")["items"]
 
 
 @pytest.mark.usefixtures("installed")
