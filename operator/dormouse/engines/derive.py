@@ -2,6 +2,8 @@
 
 * While a transition runs, the state is the one before it, and `transition` says what runs. What a wake moved
   so far is no sign of a failed wake, so DIRTY is not looked for then.
+* The guard answers for an engine whose core does not: that is as unreachable as no answer. In a transition a
+  core may be too busy to answer, which is no fault yet.
 * In doubt, weights count as not loaded: reloading good weights costs a little time, trusting bad ones costs
   wrong answers.
 * An engine that somebody paused by hand (everything resident, yet "sleeping") stays AWAKE: it holds all of
@@ -44,6 +46,8 @@ def state(report: Report, *, transition_timeout: float) -> EngineState:
     """Return the state that `report` shows; a transition longer than `transition_timeout` seconds hangs."""
     if report.transition is not None and report.transition_seconds > transition_timeout:
         return _S.HUNG
+    if report.fault and report.transition is None:
+        return _S.UNREACHABLE
     if report.transition in {None, SLEEP} and _wake_left_memory(report):
         return _S.DIRTY
     return _at_rest(report)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dormouse.domain.states import Operation
 from dormouse.engines import derive
-from dormouse.errors import EngineFailedError, IllegalOperationError
+from dormouse.errors import EngineFailedError, EngineUnreachableError, IllegalOperationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -67,7 +67,10 @@ def prove(operation: Operation, report: Report) -> Report:
 
     Raises:
         EngineFailedError: kind `not_sleeping` after a sleep, `still_sleeping` after anything on the way up.
+        EngineUnreachableError: the engine can't be asked just now.
     """
+    if report.fault:
+        raise EngineUnreachableError(f"after {operation}: {report.fault}")
     state = derive.state(report, transition_timeout=float("inf"))
     if state not in derive.PROOFS[operation]:
         kind = "not_sleeping" if operation in SLEEPS else "still_sleeping"

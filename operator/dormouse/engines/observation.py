@@ -15,12 +15,12 @@ from dormouse.domain.snapshot import (
     LastTransition,
     Reach,
 )
+from dormouse.domain.states import EngineState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dormouse.api.status import Tier
-    from dormouse.domain.states import EngineState
     from dormouse.engines.report import Report
 
 
@@ -112,10 +112,12 @@ def unheard_of(state: EngineState, node: str, now: float, error: str = "") -> Ob
 
 
 def observed(report: Report, state: EngineState, reach: Reach, node: str, now: float) -> Observation:
-    """Return what `report`, just received, says."""
+    """Return what `report`, just received, says; `reach` is the way it came."""
+    lost = state is EngineState.UNREACHABLE
     return Observation(
         state=state,
-        reach=reach,
+        reach=Reach.LOST if lost else reach,
+        error=report.fault if lost else "",
         devices=frozenset(memory.device for memory in report.memory) or _anywhere(node),
         seen=now,
         boot_id=report.boot_id,

@@ -29,6 +29,8 @@ class Report:
     sleeping: bool
     resident: frozenset[str] = field(default=TAGS)
     reload_needed: bool = False
+    fault: str = ""
+    """Why the engine behind the guard can't be asked just now; empty when it can."""
     boot_id: str = ""
     serves: tuple[str, ...] = ()
     transition: str | None = None
@@ -58,6 +60,7 @@ def read_report(content: Any, node: str) -> Report:
             sleeping=bool(content["sleeping"]),
             resident=frozenset(content["resident"]),
             reload_needed=bool(content["reload_needed"]),
+            fault=_problem(content.get("fault")) or "",
             boot_id=str(content["boot_id"]),
             serves=tuple(str(name) for name in content["models"] or ()),
             transition=None if running is None else str(running["op"]),
@@ -97,14 +100,17 @@ def _tags(tags: Mapping[str, int | None] | None) -> dict[str, int] | None:
     return known if tags and len(known) == len(tags) else None
 
 
+def _problem(problem: Mapping[str, str] | None) -> str | None:
+    return None if problem is None else f"{problem['kind']}: {problem['message']}"
+
+
 def _last_transition(last: Mapping[str, Any] | None) -> LastTransition | None:
     if last is None:
         return None
-    error = last["error"]
     return LastTransition(
         operation=str(last["op"]),
         seconds=float(last["seconds"]),
         phases={str(name): float(seconds) for name, seconds in (last["phases"] or {}).items()},
-        error=None if error is None else f"{error['kind']}: {error['message']}",
+        error=_problem(last["error"]),
         ago_seconds=float(last["ago_seconds"]),
     )

@@ -1,0 +1,72 @@
+"""The guard's report is read whole or not at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dormouse.api.status import Tier
+from dormouse.domain.snapshot import DeviceKey, DeviceMemory, LastTransition
+from dormouse.engines.report import read_report
+from dormouse.errors import EngineUnreachableError
+from tests.operator.engines.wire import report
+
+
+def test_everything_of_the_contract_is_read() -> None:
+    seen = read_report(
+        report(
+            tier="Offloaded",
+            sleeping=True,
+            resident=[],
+            transition={"op": "wake", "id": "1", "seconds": 0.25},
+            held=2,
+            oldest_held_seconds=1.5,
+            devices=[{"uuid": "G", "total": 9, "free": 4, "process": 5, "footprint": 8, "residual": None}],
+            tags={"weights": 3, "kv_cache": 2},
+            host={"backup": 3, "rss": 9},
+            last_transition={
+                "op": "sleep",
+                "id": "0",
+                "level": 1,
+                "seconds": 0.5,
+                "phases": {"drain": 0.1},
+                "error": {"kind": "drain_timeout", "message": "busy"},
+                "ago_seconds": 4.0,
+            },
+            fault={"kind": "engine_unreachable", "message": "frozen"},
+        ),
+        "n",
+    )
+    assert (seen.tier, seen.sleeping, seen.resident) == (Tier.OFFLOADED, True, frozenset())
+    assert (seen.transition, seen.transition_seconds) == ("wake", 0.25)
+    assert (seen.held, seen.oldest_held_seconds, seen.serves) == (2, 1.5, ("m",))
+    assert seen.memory == (DeviceMemory(DeviceKey("n", "G"), 9, 4, 5, 8, None),)
+    assert (seen.tags, seen.backup) == ({"weights": 3, "kv_cache": 2}, 3)
+    assert seen.last_transition == LastTransition("sleep", 0.5, {"drain": 0.1}, "drain_timeout: busy", 4.0)
+    assert (seen.max_wait_seconds, seen.fault) == (120.0, "engine_unreachable: frozen")
+
+
+@pytest.mark.parametrize("tags", [None, {}, {"weights": 3, "kv_cache": None}])
+def test_tags_of_which_one_is_unknown_are_unknown(tags: Any) -> None:
+    assert read_report(report(tags=tags), "n").tags is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        [],
+        "text",
+        {},
+        report(tier="Frozen"),
+        report(transition={"op": "wake"}),
+        report(devices=[{"uuid": "G"}]),
+        report(in_flight=None),
+        report(host=None),
+        report(last_transition={"op": "wake"}),
+    ],
+)
+def test_what_is_no_report_is_no_answer(content: Any) -> None:
+    with pytest.raises(EngineUnreachableError, match="versions match"):
+        read_report(content, "n")
