@@ -81,7 +81,7 @@ class Feed:
             reader.put(None)
 
     async def stream(self, receive: Receive, send: Send, refresh: Callable[[], Awaitable[None]]) -> None:
-        """Serve one reader until it leaves or the feed is closed; `refresh` is awaited before a heartbeat."""
+        """Serve one reader until it leaves or the feed is closed; `refresh` comes before `hello` and heartbeats."""
         await send(
             {
                 "type": "http.response.start",
@@ -89,6 +89,7 @@ class Feed:
                 "headers": [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-store")],
             }
         )
+        await refresh()
         reader = _Reader()
         reader.put(self._line("hello"))
         self._readers.add(reader)

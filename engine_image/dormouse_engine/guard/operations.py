@@ -48,9 +48,10 @@ class Operations:
 
     def _ended(self, ident: str, task: "asyncio.Task[Reply]") -> None:
         if task.cancelled() or task.exception() is not None:
-            del self._known[ident]
+            self._known.pop(ident, None)
             return
-        self._known.move_to_end(ident)
+        if ident in self._known:
+            self._known.move_to_end(ident)
         ended = [key for key, operation in self._known.items() if operation.task.done()]
         for key in ended[: -self._remembered]:
             del self._known[key]

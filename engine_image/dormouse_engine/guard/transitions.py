@@ -101,8 +101,11 @@ class Transitions:
                 return self._drain_timeout(run)
             reply, reading = await self._forward(run)
             error = None if reply.ok else problem_of(reply, "/collective_rpc")
-            if error is not None:
+            if reply.status >= 500:
                 stage.move(Event.RELOAD_FAILED)
+            elif error is not None:
+                # The engine refused the call as such: it has not touched a weight.
+                pass
             elif reading.sleeping is None and machine.phase is Phase.STALE:
                 error = Problem("engine_unreachable", reading.problem)
             else:
