@@ -72,6 +72,10 @@ class Meter:
         self._running: asyncio.Future[None] | None = None
         self._at: float | None = None
 
+    def age(self) -> float | None:
+        """Return how old `latest` is, in seconds; None before the first measurement."""
+        return None if self._at is None else max(0.0, self._clock() - self._at)
+
     async def measure(self, *, max_age: float = 0.0) -> bool:
         """Measure now, or keep what is at most `max_age` seconds old; False when it failed or took long."""
         if self._at is not None and max_age and self._clock() - self._at <= max_age:

@@ -50,6 +50,7 @@ class Reporter:
         stage, now = self._stage, self._clock()
         admission, facts = stage.gate.admission, stage.machine.facts
         measured = self._meter.latest
+        age = self._meter.age()
         run, last, totals = stage.current, stage.last, admission.totals
         return {
             "boot_id": self._boot_id,
@@ -81,6 +82,7 @@ class Reporter:
                 "left": totals.left,
                 "refused": totals.refused,
             },
+            "measured_ago_seconds": None if age is None else round(age, 6),
             "devices": [
                 {
                     "uuid": device.uuid,

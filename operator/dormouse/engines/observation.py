@@ -123,6 +123,7 @@ def observed(report: Report, state: EngineState, reach: Reach, node: str, now: f
         boot_id=report.boot_id,
         tier=report.tier,
         memory=report.memory,
+        measured_seconds_ago=report.measured_seconds_ago,
         tags=report.tags,
         backup=report.backup,
         in_flight=report.in_flight,

@@ -42,6 +42,7 @@ class Report:
     idle_seconds: float = 0.0
     tier_seconds: float = 0.0
     memory: tuple[DeviceMemory, ...] = ()
+    measured_seconds_ago: float = 0.0
     tags: Mapping[str, int] | None = None
     backup: int | None = None
     max_wait_seconds: float | None = None
@@ -72,6 +73,7 @@ def read_report(content: Any, node: str) -> Report:
             idle_seconds=float(content["idle_seconds"]),
             tier_seconds=float(content["tier_seconds"]),
             memory=tuple(_memory(device, node) for device in content["devices"]),
+            measured_seconds_ago=float(content.get("measured_ago_seconds") or 0.0),
             tags=_tags(content["tags"]),
             backup=content["host"]["backup"],
             max_wait_seconds=float(content["max_wait_seconds"]),

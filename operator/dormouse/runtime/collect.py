@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from dormouse.api.names import LABEL_MODEL
-from dormouse.domain import force, summary
+from dormouse.domain import force, ledger, summary
 from dormouse.domain.snapshot import UNKNOWN_DEVICE, DeviceKey, Engine, Model, Reach, Snapshot
 from dormouse.domain.states import UNSETTLED, EngineState
 from dormouse.engines.links import Target
@@ -83,6 +83,11 @@ class Collector:
         if pod is None or view is None or view.model is None or pod.deleting or self._stranger(view, pod):
             return None
         return self._engine(pod)
+
+    def books_of(self, devices: Iterable[DeviceKey]) -> dict[DeviceKey, ledger.Book]:
+        """Return the freshest measurement of some devices."""
+        there = (self.engine(key) for key in self.neighbourhood.on(devices))
+        return ledger.books(engine for engine in there if engine is not None)
 
     def engines_of(self, key: ModelKey) -> list[Engine]:
         """Return the engines of one model."""

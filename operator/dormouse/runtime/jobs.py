@@ -25,8 +25,9 @@ from dormouse.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
+    from dormouse.domain.ledger import Book
     from dormouse.domain.plan import Job, Step
     from dormouse.domain.snapshot import DeviceKey, Engine, EngineKey
     from dormouse.engines.observation import Observation
@@ -62,6 +63,8 @@ class JobRunner:
     pods: Pods
     attempts: AttemptBook
     engine_of: Callable[[EngineKey], Engine | None]
+    books_of: Callable[[Iterable[DeviceKey]], Mapping[DeviceKey, Book]]
+    """The freshest measurement of devices."""
     journal: Journal
     check_leadership: Callable[[], None]
     """Raises LeadershipLostError when another operator may act by now."""
@@ -71,7 +74,7 @@ class JobRunner:
         """Run the steps of `job` until one fails or the target is where it should be."""
         evicted = False
         for step in job.steps:
-            if step.engine == job.engine and evicted and not await self._room_is_there(job):
+            if step.engine == job.engine and evicted and not self._room_is_there(job):
                 return
             if self._done_already(job, step):
                 continue
@@ -150,21 +153,12 @@ class JobRunner:
         else:
             self.attempts.sleep_failed(step.engine, message)
 
-    async def _room_is_there(self, job: Job) -> bool:
-        """Measure after the evictions: a victim's 200 is no proof that its memory is free."""
-        try:
-            seen = await self.engines.refresh(job.engine)
-        except EngineError as error:
-            self.attempts.wake_failed(job.engine, f"not reachable before its wake: {error}")
-            return False
-        free: Mapping[DeviceKey, int] = {memory.device: memory.free for memory in seen.memory}
-        short = {
-            device: need - free[device] for device, need in job.needs.items() if free.get(device, need) < need
-        }
+    def _room_is_there(self, job: Job) -> bool:
+        """Look at what was measured after the evictions: a victim's 200 is no proof that its memory is free."""
+        short = ledger.shortage(job.needs, self.books_of(job.devices))
         if short:
             log.warning("evictions freed too little", engine=str(job.engine), short=ledger.gib(short))
-            return False
-        return True
+        return not short
 
     def _done_already(self, job: Job, step: Step) -> bool:
         """Tell whether a later wake step is superfluous: some engines are awake after fewer (no KV cache to map)."""

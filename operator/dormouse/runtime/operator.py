@@ -109,6 +109,7 @@ class Operator:
             pods=port,
             attempts=attempts,
             engine_of=self._collector.engine,
+            books_of=self._collector.books_of,
             journal=Journal(self._metrics, self._status, self._model_of),
             check_leadership=port.leadership.check,
         )
