@@ -50,7 +50,10 @@ async def connected(place: str) -> AsyncIterator[Target]:
     default = "reloads,load_tracking" if URL else ",".join(CAPABILITIES)
     capabilities = frozenset(os.environ.get("DORMOUSE_CONTRACT_CAPABILITIES", default).split(",")) - {""}
     assert capabilities <= CAPABILITIES.keys(), f"capabilities are: {', '.join(CAPABILITIES)}"
-    async with httpx.AsyncClient(base_url=place, headers=headers) as client:
+    # A connection per call: vLLM closes the one on which it answered 500 without saying so in the answer, and the
+    # next call on it would fail.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=place, headers=headers, limits=limits) as client:
         said = (await client.get("/version")).json()["version"]
         major, minor, *_ = os.environ.get("DORMOUSE_CONTRACT_VERSION", said).split(".")
         model = (await client.get("/v1/models")).json()["data"][0]["id"]
