@@ -15,6 +15,7 @@ import asyncio
 import copy
 import hashlib
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dormouse.api.names import API_VERSION, KIND, LABEL_MODEL
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 RETRY_REFUSED = 300.0
 """Seconds after which a refused Deployment is tried again although it did not change: a quota may have."""
+
+RETRY_FOREIGN = 30.0
+"""Seconds after which a name that was taken is looked up again; reads only."""
 
 
 def deployment_for(model: SleepingModel) -> dict[str, Any]:
@@ -77,6 +81,16 @@ def deployment_for(model: SleepingModel) -> dict[str, Any]:
     return body
 
 
+@dataclass(slots=True)
+class _Refusal:
+    """Why a Deployment could not be applied; after `seconds` it is tried again (`over`)."""
+
+    template_hash: str
+    message: str
+    seconds: float
+    over: bool = False
+
+
 class Children:
     """Keeps the Deployments of managed models as they should be.
 
@@ -89,8 +103,8 @@ class Children:
         self._client = client
         self._store = store
         self._on_error = on_error
-        self._generations: dict[str, int] = {}
-        self._refused: dict[ModelKey, tuple[str, float, str]] = {}
+        self._generations: dict[ModelKey, tuple[str, int]] = {}
+        self._refused: dict[ModelKey, _Refusal] = {}
         self._work = KeyedWork("Deployment", self._sync)
 
     def look(self, model: ModelKey) -> None:
@@ -101,11 +115,12 @@ class Children:
     def forget(self, model: ModelKey) -> None:
         """Drop what is known of a model that is gone."""
         self._refused.pop(model, None)
+        self._generations.pop(model, None)
 
     def error(self, model: ModelKey) -> str | None:
         """Say why the model's pods can't be made, in the cluster's words; None when nothing is against it."""
         if model in self._refused:
-            return self._refused[model][2]
+            return self._refused[model].message
         view, deployment = self._store.model(model), self._store.deployment(model)
         if view is None or view.model is None or not view.model.managed or deployment is None:
             return None
@@ -131,20 +146,20 @@ class Children:
             self._refuse(model, None)
             return ("delete", None) if ours else None
         body = deployment_for(view.model)
-        if deployment is not None and not (ours and self._differs(deployment, body)):
+        if deployment is not None and not (ours and self._differs(model, deployment, body)):
             self._refuse(model, None)
             return None
         refused = self._refused.get(model)
-        if refused is not None and refused[0] == _hash(body) and _now() < refused[1]:
+        if refused is not None and refused.template_hash == _hash(body) and not refused.over:
             return None
         return "apply", body
 
-    def _differs(self, deployment: DeploymentView, body: dict[str, Any]) -> bool:
-        known = self._generations.setdefault(deployment.uid, deployment.generation)
+    def _differs(self, model: ModelKey, deployment: DeploymentView, body: dict[str, Any]) -> bool:
+        uid, known = self._generations.setdefault(model, (deployment.uid, deployment.generation))
         return (
             deployment.template_hash != _hash(body)
             or deployment.replicas != body["spec"]["replicas"]
-            or deployment.generation > known
+            or (deployment.uid == uid and deployment.generation > known)
             or any(deployment.labels.get(k) != v for k, v in body["metadata"]["labels"].items())
         )
 
@@ -155,10 +170,8 @@ class Children:
         action, body = needed
         deployment = self._store.deployment(model)
         if action == "delete":
-            if deployment is not None and await self._client.delete(
-                DEPLOYMENTS, model.namespace, model.name, uid=deployment.uid
-            ):
-                self._generations.pop(deployment.uid, None)
+            if deployment is not None:
+                await self._client.delete(DEPLOYMENTS, model.namespace, model.name, uid=deployment.uid)
             return
         assert body is not None  # with "apply"
         owner = body["metadata"]["ownerReferences"][0]["uid"]
@@ -167,24 +180,30 @@ class Children:
         if there is not None:
             mine = controller(there)
             if mine is None or mine.uid != owner:
-                self._refuse(model, (_hash(body), _now() + RETRY_REFUSED, _foreign(model)))
+                self._refuse(model, _Refusal(_hash(body), _foreign(model), RETRY_FOREIGN))
                 return
             body["metadata"]["uid"] = there["metadata"]["uid"]
         try:
             applied = await self._client.apply(DEPLOYMENTS, body)
         except RejectedError as error:
-            self._refuse(model, (_hash(body), _now() + RETRY_REFUSED, str(error)))
+            self._refuse(model, _Refusal(_hash(body), str(error), RETRY_REFUSED))
             return
-        self._generations[applied["metadata"]["uid"]] = applied["metadata"]["generation"]
+        self._generations[model] = (applied["metadata"]["uid"], applied["metadata"]["generation"])
         self._store.put(DEPLOYMENTS, applied, ours=True)
         self._refuse(model, None)
 
-    def _refuse(self, model: ModelKey, refused: tuple[str, float, str] | None) -> None:
+    def _refuse(self, model: ModelKey, refusal: _Refusal | None) -> None:
         before = self._refused.pop(model, None)
-        if refused is not None:
-            self._refused[model] = refused
-        if (before and before[2]) != (refused and refused[2]):
+        if refusal is not None:
+            self._refused[model] = refusal
+            asyncio.get_running_loop().call_later(refusal.seconds, self._again, model, refusal)
+        if (before and before.message) != (refusal and refusal.message):
             self._on_error(model)
+
+    def _again(self, model: ModelKey, refusal: _Refusal) -> None:
+        if self._refused.get(model) is refusal:
+            refusal.over = True
+            self.look(model)
 
 
 def _hash(body: dict[str, Any]) -> str:
@@ -200,7 +219,3 @@ def _foreign(model: ModelKey) -> str:
         f"a Deployment named {model.name} exists and is not this model's: delete or rename it, "
         "or leave engine.template out and label its pods"
     )
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

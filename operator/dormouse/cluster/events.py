@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from dormouse.api.names import API_VERSION, KIND
 from dormouse.cluster.client import MERGE
 from dormouse.cluster.resources import EVENTS
-from dormouse.errors import RejectedError, UnavailableError
+from dormouse.errors import LeadershipLostError, RejectedError, UnavailableError
 
 if TYPE_CHECKING:
     from dormouse.api.conditions import Reason
@@ -155,6 +155,8 @@ class Events:
                     return
                 logger.debug("an Event was not taken: %s", error)
                 await asyncio.sleep(min(10.0, max(2.0**attempt, error.retry_after or 0.0)))
+            except LeadershipLostError:
+                break
             except RejectedError as error:
                 logger.warning("an Event was refused: %s", error)
                 break

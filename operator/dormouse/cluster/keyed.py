@@ -53,14 +53,15 @@ class KeyedWork:
         self._dirty: set[ModelKey] = set()
         self._tasks: dict[ModelKey, asyncio.Task[None]] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._stopped = False
 
     def poke(self, model: ModelKey) -> None:
         """See to it that the work is done once more from now."""
+        if self._stopped:
+            return
         self._dirty.add(model)
         if model not in self._tasks:
-            task = asyncio.create_task(self._run(model), name=f"{self._name} of {model}")
-            self._tasks[model] = task
-            task.add_done_callback(lambda _: self._tasks.pop(model, None))
+            self._tasks[model] = asyncio.create_task(self._run(model), name=f"{self._name} of {model}")
 
     async def settle(self) -> None:
         """Return when nothing is left to do. For a graceful stop and for tests."""
@@ -68,7 +69,8 @@ class KeyedWork:
             await asyncio.wait(list(self._tasks.values()))
 
     async def stop(self) -> None:
-        """Drop what is not done yet."""
+        """Drop what is not done yet, and take no more."""
+        self._stopped = True
         self._dirty.clear()
         tasks = list(self._tasks.values())
         for task in tasks:
@@ -98,3 +100,5 @@ class KeyedWork:
             except Exception:
                 # One poisoned object must not end the work for it, nor for others.
                 logger.exception("%s of %s failed", self._name, model)
+        # In one breath with the look at the poked ones, so that no poke falls in between.
+        del self._tasks[model]
