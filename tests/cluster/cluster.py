@@ -11,8 +11,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import yaml
-
 from tests.cluster.binaries import obtain
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.errors import ClusterError
@@ -180,8 +178,10 @@ class Cluster:
             return self.kubectl(*flags, "-f", str(what))
         if isinstance(what, str):
             return self.kubectl(*flags, "-f", "-", stdin=what)
-        documents = [what] if isinstance(what, dict) else list(what)
-        return self.kubectl(*flags, "-f", "-", stdin=yaml.safe_dump_all(documents))
+        items = [what] if isinstance(what, dict) else list(what)
+        # JSON: what Python's YAML writes, Go's YAML may read otherwise (a plain `n` as false).
+        listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+        return self.kubectl(*flags, "-f", "-", stdin=listed)
 
     def get(self, *args: str) -> dict[str, Any]:
         """Return `kubectl get … -o json` as a dict."""
@@ -198,6 +198,23 @@ class Cluster:
                 lambda: not self._controllers or client.get(account).status_code == 200,
                 seconds=30,
             )
+
+    def pod_log(self, namespace: str, pod: str, container: str) -> Path:
+        """Return where a container's output lies; it stays when the pod is gone (no `kubectl logs` here)."""
+        return self.state / "pods" / f"{namespace}_{pod}" / f"{container}.log"
+
+    def pod_pid(self, namespace: str, pod: str, container: str | None = None) -> int:
+        """Return the process id of a running container, the first one if not told which.
+
+        Raises:
+            ClusterError: it does not run now.
+
+        """
+        status = self.get("pod", pod, "-n", namespace)["status"]
+        for entry in status.get("containerStatuses", []):
+            if container in {None, entry["name"]} and "running" in entry["state"]:
+                return int(entry["containerID"].removeprefix("process://"))
+        raise ClusterError(f"no such container of {namespace}/{pod} runs")
 
     def user_kubeconfig(self, name: str, groups: Sequence[str] = ()) -> Path:
         """Return a kubeconfig of a user with a client certificate: RBAC decides what it may."""

@@ -92,9 +92,11 @@ class Child:
         if _LINUX:
             with contextlib.suppress(ProcessLookupError):
                 await _readable(os.pidfd_open(self._process.pid))
-        while (code := self._process.poll()) is None:
+        while True:
+            # Where there is no pidfd, only waitpid can tell.
+            if (code := self._process.poll()) is not None:
+                return code
             await asyncio.sleep(_POLL_SECONDS)
-        return code
 
     async def stop_async(self, seconds: float) -> None:
         """Do what `stop` does, without blocking the event loop."""
