@@ -2,8 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
 
 TOKEN = "the-token"
 
@@ -30,7 +32,7 @@ class Answer:
 class Request:
     """One request under way: feed it messages, make its client leave, await its answer."""
 
-    def __init__(self, app: Any, scope: dict[str, Any], body: Iterable[bytes] = (b"",)) -> None:
+    def __init__(self, app: Any, scope: dict[str, Any], body: "Iterable[bytes]" = (b"",)) -> None:
         self.messages: list[dict[str, Any]] = []
         self.inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.news = asyncio.Event()
@@ -92,14 +94,14 @@ class Client:
         method: str,
         target: str,
         *,
-        body: Iterable[bytes] = (b"",),
+        body: "Iterable[bytes]" = (b"",),
         token: str | None = None,
         headers: dict[str, str] | None = None,
         **more: Any,
     ) -> Request:
         return Request(self.app, scope_of(method, target, token=token, headers=headers, **more), body)
 
-    def ask(self, name: str = "hi", *, body: Iterable[bytes] = (b"{}",), **more: Any) -> Request:
+    def ask(self, name: str = "hi", *, body: "Iterable[bytes]" = (b"{}",), **more: Any) -> Request:
         return self.start("POST", f"/v1/completions?{name}", body=body, **more)
 
     async def dev(
@@ -118,11 +120,26 @@ class Client:
     async def reload(self) -> Answer:
         return await self.dev("POST", "/collective_rpc", body=b'{"method": "reload_weights"}')
 
+    async def healthy(self) -> bool:
+        return (await self.report())["fault"] is None
+
+    async def admitting(self) -> bool:
+        return bool((await self.report())["admitting"])
+
     async def report(self) -> dict[str, Any]:
         answer = await self.dev("GET", "/dormouse/report")
         assert answer.status == 200, answer.body
         report: dict[str, Any] = answer.json
         return report
+
+
+async def until(holds: "Callable[[], Awaitable[bool]]") -> None:
+    """Ask again until it holds, for at most ten seconds."""
+    for _ in range(1000):
+        if await holds():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came to hold")
 
 
 async def ticks(count: int = 20) -> None:

@@ -28,7 +28,7 @@ class FakeProbe:
     process: int = 1000
     broken: bool = False
     calls: int = 0
-    before: "Callable[[], None]" = field(default=lambda: None)
+    before: "Callable[[], object]" = field(default=lambda: None)
 
     def devices(self) -> list[DeviceMemory]:
         self.calls += 1

@@ -32,7 +32,7 @@ class FakeEngine:
         self.cut: list[str] = []
         self.headers: dict[str, dict[bytes, bytes]] = {}
         self.lifespan: list[str] = []
-        self.faults: dict[str, Callable[[], Awaitable[tuple[int, Any] | None]]] = {}
+        self.faults: dict[str, Callable[[], Awaitable[Any]]] = {}
         self.blocked: dict[str, asyncio.Event] = {}
         self.scopes: list[Scope] = []
 
@@ -40,7 +40,7 @@ class FakeEngine:
     def sleeping(self) -> bool:
         return self.paused or bool(self.asleep)
 
-    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return

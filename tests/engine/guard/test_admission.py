@@ -95,10 +95,18 @@ def test_idle_time_runs_from_the_end_of_the_last_request_and_not_while_one_waits
     assert (admission.idle_seconds(21), admission.oldest_held_seconds(21)) == (1, 0)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["in", "out", "open", "close", "start", "left", "refuse"]),
-                          st.integers(0, 5)), max_size=60))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["in", "out", "open", "close", "start", "left", "refuse"]), st.integers(0, 5)
+        ),
+        max_size=60,
+    )
+)
 @settings(max_examples=200, deadline=None)
-def test_the_books_always_balance(steps: list[tuple[str, int]]) -> None:
+def test_the_books_always_balance(  # noqa: C901 - the model has one branch for each step
+    steps: list[tuple[str, int]],
+) -> None:
     admission = books(requests=4, size=8)
     waiting: list[Ticket] = []
     direct = started = refused_at_once = 0
@@ -139,4 +147,6 @@ def test_the_books_always_balance(steps: list[tuple[str, int]]) -> None:
         assert admission.held == len(waiting) - released_waiting
         assert admission.held_bytes == sum(ticket.size for ticket in waiting) <= 8
         totals = admission.totals
-        assert totals.held == totals.released + admission.held + totals.left + (totals.refused - refused_at_once)
+        assert totals.held == totals.released + admission.held + totals.left + (
+            totals.refused - refused_at_once
+        )
