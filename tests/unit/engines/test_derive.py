@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ WEIGHTS = frozenset({"weights"})
 KV_CACHE = frozenset({"kv_cache"})
 
 
-def said(tier: Tier, resident: frozenset[str], *, reload_needed: bool = False, **rest: object) -> Report:
+def said(tier: Tier, resident: frozenset[str], *, reload_needed: bool = False, **rest: Any) -> Report:
     sleeping = rest.pop("sleeping", tier is not Tier.AWAKE)
     return replace(
         Report(tier=tier, sleeping=bool(sleeping), resident=resident, reload_needed=reload_needed), **rest
