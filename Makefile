@@ -33,3 +33,86 @@ $(STAMP): $(UV) requirements/dev.txt pyproject.toml engine_image/pyproject.toml
 	@VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip sync --quiet --require-hashes requirements/dev.txt
 	@VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip install --quiet --no-deps -e . -e engine_image
 	@touch $@
+
+# ── the main job ────────────────────────────────────────────────────────────────────────────────────────
+
+.PHONY: demo
+demo: $(STAMP) cluster-binaries ## two models that share one device on a real API server; stays up to play with
+	@$(BIN)/python -m tests.demo
+
+.PHONY: demo-once
+demo-once: $(STAMP) cluster-binaries ## the same as a fixed script without a terminal; last line is JSON
+	@$(BIN)/python -m tests.demo --once
+
+.PHONY: cluster-binaries
+cluster-binaries: $(STAMP) ## find or build etcd, kube-apiserver and friends (minutes the first time)
+	@$(BIN)/python -m tests.cluster binaries
+
+# ── proof ───────────────────────────────────────────────────────────────────────────────────────────────
+
+.PHONY: test
+test: $(STAMP) cluster-binaries ## unit, property, contract and operator tests, on a real API server
+	@$(BIN)/python -m pytest
+
+.PHONY: test-unit
+test-unit: $(STAMP) ## the tests that need no cluster: seconds
+	@$(BIN)/python -m pytest tests/unit tests/property -q
+
+.PHONY: check
+check: $(STAMP) ## lint, format, types, import contracts, generated files
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy -p dormouse -p dormouse_engine -p tests
+	@$(BIN)/lint-imports
+	@$(BIN)/python docs/generate.py --check
+	@$(BIN)/python charts/generate_crds.py --check
+	@$(BIN)/python charts/generate_readme.py --check
+	@test ! -e operator/__init__.py || { echo "operator/__init__.py shadows the standard library's operator: remove it"; exit 1; }
+
+.PHONY: fix
+fix: $(STAMP) ## let the linter and the generators mend what they can
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/python docs/generate.py
+	@$(BIN)/python charts/generate_crds.py
+	@$(BIN)/python charts/generate_readme.py
+
+.PHONY: chart
+chart: $(STAMP) cluster-binaries ## lint and render the charts, install them, run the operator as their ServiceAccount
+	@$(BIN)/python -m tests.cluster binaries --for helm
+	@$(BIN)/python -m pytest tests/chart -m "slow or not slow"
+
+.PHONY: test-storm
+test-storm: $(STAMP) cluster-binaries ## 500 sleep and wake cycles under random load and random faults
+	@$(BIN)/python -m pytest tests/storm -m "slow or not slow" -s
+
+.PHONY: test-vllm-cpu
+test-vllm-cpu: $(STAMP) cluster-binaries ## real vLLM on a CPU: contract, guard and operator (9 GB of disk the first time)
+	@$(BIN)/python -m tests.vllm_cpu.environment
+	@$(BIN)/python -m pytest tests/vllm_cpu -m "slow or not slow"
+
+.PHONY: bench-control
+bench-control: $(STAMP) cluster-binaries ## the operator under a swarm of MODELS engines (200); last line is JSON
+	@$(BIN)/python -m tests.bench.control --models $(or $(MODELS),200)
+
+.PHONY: bench-guard
+bench-guard: $(STAMP) ## what the guard adds to an awake request; last line is JSON
+	@$(BIN)/python -m tests.bench.guard_overhead
+
+# ── upkeep ──────────────────────────────────────────────────────────────────────────────────────────────
+
+COMPILE := pip compile --quiet --generate-hashes --no-header --python-version 3.11 --universal
+
+.PHONY: lock
+lock: $(STAMP) ## resolve the requirement locks anew
+	@$(UV) $(COMPILE) --group dev --extra standin pyproject.toml engine_image/pyproject.toml -o requirements/dev.txt
+	@$(UV) $(COMPILE) pyproject.toml -o requirements/operator.txt
+	@$(UV) $(COMPILE) --extra standin engine_image/pyproject.toml -o requirements/standin.txt
+
+.PHONY: down
+down: $(STAMP) ## stop whatever an interrupted demo or test left running
+	@$(BIN)/python -m tests.cluster down
+
+.PHONY: clean
+clean: ## remove what was built in the tree (the cache outside it stays)
+	@rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build

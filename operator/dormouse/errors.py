@@ -27,7 +27,7 @@ class UserError(DormouseError):
 
 
 class SpecUnreadableError(UserError):
-    """A SleepingModel that this version of the operator can't read."""
+    """A SleepingModel that this release can't read; the message names each field at fault."""
 
 
 class SettingsError(DormouseError):

@@ -14,13 +14,10 @@ from pydantic import ValidationError
 
 from dormouse.api.names import API_VERSION, KIND, LABEL_MODEL, NAME_LIMIT
 from dormouse.api.spec import SleepingModelSpec
+from dormouse.errors import SpecUnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-
-class SpecUnreadableError(Exception):
-    """Raised when this release can't read an object; the message is for a person and names each field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dormouse.api.names import LABEL_MODEL
-from dormouse.api.sleepingmodel import SleepingModel, SpecUnreadableError
+from dormouse.api.sleepingmodel import SleepingModel
 from dormouse.domain.snapshot import EngineKey, ModelKey
+from dormouse.errors import SpecUnreadableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

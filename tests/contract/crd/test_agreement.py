@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from kubernetes.client import ApiException
 
-from dormouse.api.sleepingmodel import SleepingModel, SpecUnreadableError
+from dormouse.api.sleepingmodel import SleepingModel
+from dormouse.errors import SpecUnreadableError
 from tests.contract.crd.official import causes
 from tests.contract.crd.specimens import BAD, GOOD, Bad, Good, body
 

@@ -6,8 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from dormouse.api.names import API_VERSION, KIND
-from dormouse.api.sleepingmodel import SleepingModel, SpecUnreadableError
+from dormouse.api.sleepingmodel import SleepingModel
 from dormouse.api.spec import DeepestTier, EngineType, SleepMode
+from dormouse.errors import SpecUnreadableError
 
 
 def body(spec: Any = None, **metadata: Any) -> dict[str, Any]:
