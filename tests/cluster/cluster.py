@@ -106,6 +106,9 @@ class Cluster:
             self._plane.start(controllers=self._controllers)
             for node in self.nodes.values():
                 node.start(self._plane)
+            # Nodes and controllers come up at the same time.
+            if self._controllers:
+                self._plane.wait_for_controllers()
             for node in self.nodes.values():
                 node.wait_ready(self._plane, untainted=self._controllers)
         except BaseException:

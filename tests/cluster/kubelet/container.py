@@ -177,6 +177,8 @@ class Container:
     async def _run_once(self) -> None:
         """Run one process from start to end and leave its Terminated state behind."""
         self._command = await self._resolve()
+        if self._stopping:
+            return
         began = _now()
         try:
             self._child = Child(
@@ -201,9 +203,9 @@ class Container:
         finally:
             for task in watching:
                 task.cancel()
+            # What the main process left behind goes too, as in a container.
+            self._child.kill()
             await asyncio.gather(*watching, return_exceptions=True)
-        # What the main process left behind goes too, as in a container.
-        self._child.kill()
         self._terminated(code if code >= 0 else 128 - code, "Completed" if code == 0 else "Error", began)
 
     def _terminated(self, code: int, reason: str, began: str, message: str = "") -> None:

@@ -8,6 +8,7 @@ import datetime as dt
 import logging
 import os
 import platform
+import time
 from typing import TYPE_CHECKING
 
 import httpx
@@ -50,8 +51,12 @@ class Node:
         while True:
             try:
                 await self._register()
-                while True:
+                renewed = time.time()
+                # After a longer gap (a machine that slept) the controllers hold the node for lost, and only
+                # a new status tells them otherwise.
+                while time.time() - renewed < _LEASE_SECONDS:
                     await self._renew()
+                    renewed = time.time()
                     await asyncio.sleep(_RENEW_SECONDS)
             except (ApiError, httpx.HTTPError) as error:
                 log.info("node %s: %s; trying again", self.name, error or type(error).__name__)

@@ -166,7 +166,7 @@ class Pod:
             try:
                 await self._write_status()
             except (ApiError, httpx.HTTPError) as error:
-                if isinstance(error, ApiError) and error.status in {404, 409}:
+                if isinstance(error, ApiError) and error.status == 404:
                     continue
                 log.info("%s: status not written (%s), trying again", self.path, error)
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -191,12 +191,12 @@ class Pod:
 
     async def _delete(self) -> None:
         """Write the last status and remove the object; tries until it is gone."""
-        while True:
+        while not self._gone:
             try:
                 await self._write_status()
                 await delete_object(self._around.api, self._pod)
             except ApiError as error:
-                if error.status in {404, 409}:
+                if error.status == 404:
                     return
                 log.info("%s: not deleted (%s), trying again", self.path, error)
             except httpx.HTTPError as error:
