@@ -124,6 +124,7 @@ class Core:
         self._check()
         executor = self.executor
         await self.faults.point("request", "before")
+        self._check()
         ticket = self.scheduler.enter()
         try:
             sequence = executor.weights.begin(prompt)

@@ -62,6 +62,8 @@ class Fault:
             raise ValueError(f"when must be one of {', '.join(MOMENTS)}, not {self.when!r}")
         if self.kind not in (*ANYWHERE, *INSIDE):
             raise ValueError(f"kind must be one of {', '.join((*ANYWHERE, *INSIDE))}, not {self.kind!r}")
+        if self.at == "start" and self.kind in ("core_dead", "freeze"):
+            raise ValueError(f"{self.kind} can't happen at start: nothing serves yet that could show it")
         if INSIDE.get(self.kind, self.at) != self.at:
             raise ValueError(f"{self.kind} happens at {INSIDE[self.kind]}, not at {self.at}")
 
@@ -141,8 +143,11 @@ class Faults:
                 await self._changed.wait()
             case "die":
                 self._die(rule.exit_code)
+                # In a swarm the process lives on: this is where the operation's task gets its cancellation.
+                await asyncio.sleep(0)
             case "core_dead":
                 self._core_dead()
+                await asyncio.sleep(0)
             case "freeze":
                 self._freeze(rule.seconds)
             case _:

@@ -20,6 +20,7 @@ import os
 import resource
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from starlette.requests import Request
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _OWN = ("model", "served_model_name", "host", "device_file", "device_uuid", "arena_bytes", "arena_kv_bytes")
 
@@ -54,6 +55,30 @@ def address(base_ip: str, index: int) -> str:
     if not place.is_loopback:
         raise ValueError(f"{place} is no loopback address; choose a base-ip inside 127.0.0.0/8")
     return str(place)
+
+
+async def put_to_sleep(app: ASGIApp, level: int, token: str | None) -> None:
+    """POST /sleep as an operator would, so that a guard knows of it; raises RuntimeError unless it is done."""
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": "POST",
+        "path": "/sleep",
+        "root_path": "",
+        "query_string": f"level={level}".encode(),
+        "headers": [(b"authorization", f"Bearer {token}".encode())] if token else [],
+    }
+    statuses: list[int] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    await app(scope, receive, send)
+    if statuses != [200]:
+        raise RuntimeError(f"an engine could not be put to sleep at its start: status {statuses}")
 
 
 class Place:
@@ -87,6 +112,8 @@ class Place:
             self._restart()
             return
         self.front = Front(engine, self._swarm.app, self._swarm.environment)
+        if self.starts == 1 and self._swarm.settings.boot_asleep:
+            await put_to_sleep(self.front.app, self._swarm.settings.boot_asleep, self._swarm.token)
         self._listener = await self._swarm.listen(self.options.host)
 
     def stop(self) -> None:
@@ -136,6 +163,8 @@ class Swarm:
         self, settings: argparse.Namespace, options: Options, environment: Mapping[str, str]
     ) -> None:
         self.settings, self.options, self.environment = settings, options, environment
+        file = environment.get("DORMOUSE_TOKEN_FILE")
+        self.token = Path(file).read_text().split()[0] if file else None
         count = -(-settings.engines // settings.engines_per_device)
         self.books = [MemoryBooks(f"SIM-{number}", options.device_bytes) for number in range(count)]
         self.app: ASGIApp = build_app()
@@ -226,6 +255,13 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[arg
     )
     parser.add_argument("--model-pattern", default="model-{i}", help="model name of engine i [model-{i}]")
     parser.add_argument("--engines-per-device", type=int, default=1, help="neighbours on one device [1]")
+    parser.add_argument(
+        "--boot-asleep",
+        type=int,
+        choices=(0, 1, 2),
+        default=0,
+        help="sleep at this level at the first start [0: don't]",
+    )
     parser.add_argument(
         "--restart-seconds",
         type=float,

@@ -25,13 +25,23 @@ def free_port() -> int:
         return port
 
 
+def clean_environment() -> dict[str, str]:
+    """The environment without stand-in settings and tokens of the caller's, which would leak into an engine."""
+    return {key: text for key, text in os.environ.items() if not key.startswith(("STANDIN_", "DORMOUSE_"))}
+
+
 @dataclass
 class StandIn:
     """A running stand-in. Keywords of `start` are its flags: `weights_bytes="1Gi"` is `--weights-bytes`."""
 
     process: subprocess.Popen[bytes]
-    base: str
+    client: httpx.Client
     log: Path
+
+    @property
+    def base(self) -> str:
+        """The base URL, without a slash at its end."""
+        return str(self.client.base_url).rstrip("/")
 
     @classmethod
     def launch(cls, log: Path, *, env: dict[str, str] | None = None, **flags: Any) -> Self:
@@ -40,32 +50,67 @@ class StandIn:
         arguments = [
             text for key, value in flags.items() for text in (f"--{key.replace('_', '-')}", str(value))
         ]
-        # Neither the caller's own stand-in settings nor a token may leak into a test's engine.
-        kept = {
-            key: text for key, text in os.environ.items() if not key.startswith(("STANDIN_", "DORMOUSE_"))
-        }
         with log.open("ab") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "dormouse_engine.standin", "--port", str(port), *arguments],
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env=kept | (env or {}),
+                env=clean_environment() | (env or {}),
             )
-        return cls(process, f"http://127.0.0.1:{port}", log)
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
+        return cls(process, client, log)
 
     @classmethod
     def start(cls, log: Path, *, env: dict[str, str] | None = None, **flags: Any) -> Self:
-        """Start and wait for 200 on `/health`; raises AssertionError with the log when the process ends."""
+        """Launch, and wait until it serves."""
         standin = cls.launch(log, env=env, **flags)
+        standin.await_health()
+        return standin
+
+    def await_health(self) -> None:
+        """Wait for 200 on `/health`; raises AssertionError with the log when the process ends."""
         limit = time.monotonic() + START_SECONDS
         while True:
-            assert standin.process.poll() is None, f"the stand-in ended at start:\n{log.read_text()}"
-            assert time.monotonic() < limit, f"the stand-in does not answer:\n{log.read_text()}"
+            assert self.process.poll() is None, f"the stand-in ended at start:\n{self.log.read_text()}"
+            assert time.monotonic() < limit, f"the stand-in does not answer:\n{self.log.read_text()}"
             try:
-                if httpx.get(f"{standin.base}/health", timeout=2).status_code == 200:
-                    return standin
+                if self.client.get("/health", timeout=2).status_code == 200:
+                    return
             except httpx.TransportError:
                 time.sleep(0.02)
+
+    def post(self, path: str, json: Any = None, timeout: float = 20.0, **query: Any) -> httpx.Response:
+        """POST with query parameters."""
+        return self.client.post(path, params=query, json=json, timeout=timeout)
+
+    def get(self, path: str, timeout: float = 20.0) -> httpx.Response:
+        """GET."""
+        return self.client.get(path, timeout=timeout)
+
+    def text(self, prompt: str = "The dormouse") -> str:
+        """The text of a short completion."""
+        answer = self.post("/v1/completions", json={"prompt": prompt, "max_tokens": 16})
+        assert answer.status_code == 200, answer.text
+        text: str = answer.json()["choices"][0]["text"]
+        return text
+
+    def memory(self) -> dict[str, Any]:
+        """What the debug method says: resident tags, device bytes per tag, arena, backup."""
+        report: dict[str, Any] = self.post("/collective_rpc", json={"method": "standin_memory"}).json()[
+            "results"
+        ][0]
+        return report
+
+    def sleeping(self) -> bool:
+        """What `/is_sleeping` says."""
+        sleeping: bool = self.get("/is_sleeping").json()["is_sleeping"]
+        return sleeping
+
+    def faults(self, *rules: dict[str, Any], seed: int = 0) -> None:
+        """Put fault rules in force, in place of all others."""
+        body = {"faults": list(rules), "seed": seed}
+        answer = self.client.put("/standin/faults", json=body)
+        assert answer.status_code == 200, answer.text
 
     def rss_bytes(self) -> int:
         """Resident bytes of the process."""
