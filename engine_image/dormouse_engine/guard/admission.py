@@ -118,6 +118,14 @@ class Admission:
         """From now on every arriving request waits."""
         self.open = False
 
+    def take_back(self, ticket: Ticket) -> None:
+        """Hold a released request again that has not started yet (admission is closed, tickets in their order)."""
+        ticket.released = False
+        self._starting -= 1
+        self.in_flight -= 1
+        self.totals.released -= 1
+        self._held[ticket] = None
+
     def started(self, ticket: Ticket) -> None:
         """Count a released request as on its way to the engine; its body is no longer kept by us."""
         self._starting -= 1

@@ -62,10 +62,10 @@ class Gate:
         if admission.in_flight == 0:
             self._emptied()
 
-    def hold(self) -> tuple[Ticket, "asyncio.Future[Turn]"]:
-        """Queue an arriving request; raises TooManyHeldError or StoppingError.
+    def hold(self) -> Ticket:
+        """Queue an arriving request, which then waits for its `turn`; raises TooManyHeldError or StoppingError.
 
-        The future resolves when it is this request's turn. End with `started`, `left` or `refuse`.
+        End with `started`, `left` or `refuse`.
         """
         if self.stopping:
             self.admission.totals.requests += 1
@@ -73,14 +73,13 @@ class Gate:
             raise StoppingError
         first = self.admission.held == 0
         ticket = self.admission.hold(self._clock())
-        turn: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
-        self._turns[ticket] = turn
+        self._turns[ticket] = asyncio.get_running_loop().create_future()
         if ticket.released:
             self._starting.append(ticket)
             self._next()
         elif first:
             self._edges.demand()
-        return ticket, turn
+        return ticket
 
     def started(self, ticket: Ticket) -> None:
         """Let the next one go: this request's call to the engine begins now; `leave` ends it."""
@@ -110,6 +109,19 @@ class Gate:
             if was_idle and not self.admission.empty:
                 self._edges.busy()
             self._next()
+
+    def take_back(self) -> None:
+        """Hold again what was released and has not started: after closing, when nobody will wait for it."""
+        loop = asyncio.get_running_loop()
+        for ticket in self._starting:
+            self.admission.take_back(ticket)
+            if self._turns[ticket].done():
+                self._turns[ticket] = loop.create_future()
+        self._starting.clear()
+
+    def turn(self, ticket: Ticket) -> "asyncio.Future[Turn]":
+        """Return what a held request waits for now."""
+        return self._turns[ticket]
 
     async def drained(self, patience: float) -> bool:
         """Wait until nothing is in flight, at most `patience` seconds; False when something still is."""

@@ -73,27 +73,20 @@ class Holder:
         """Hold, then forward or refuse; returns when the client has its answer or is gone."""
         try:
             self._refuse_declared(scope)
-            ticket, turn = self._gate.hold()
+            ticket = self._gate.hold()
         except (BodyTooLargeError, TooManyHeldError, StoppingError) as error:
             await send_reply(scope, send, self._reply(error))
             return
         playback = _Playback(receive)
         try:
-            await self._serve(ticket, turn, playback, scope, send)
+            await self._serve(ticket, playback, scope, send)
         finally:
             playback.stop()
 
-    async def _serve(
-        self,
-        ticket: Ticket,
-        turn: "asyncio.Future[Turn]",
-        playback: _Playback,
-        scope: Scope,
-        send: Send,
-    ) -> None:
+    async def _serve(self, ticket: Ticket, playback: _Playback, scope: Scope, send: Send) -> None:
         reply: Reply | None = None
         try:
-            stays = await self._wait(ticket, turn, playback)
+            stays = await self._wait(ticket, playback)
         except (BodyTooLargeError, HeldBytesError, StoppingError, TimeoutError) as error:
             self._gate.refuse(ticket)
             reply = self._reply(error)
@@ -111,10 +104,10 @@ class Holder:
         else:
             self._gate.left(ticket)
 
-    async def _wait(self, ticket: Ticket, turn: "asyncio.Future[Turn]", playback: _Playback) -> bool:
+    async def _wait(self, ticket: Ticket, playback: _Playback) -> bool:
         """Return True on this request's turn, False when its client left; raises what refuses it."""
         while True:
-            reading = playback.reading()
+            reading, turn = playback.reading(), self._gate.turn(ticket)
             timeout = None if ticket.released else max(0.0, ticket.deadline - self._clock())
             either: set[asyncio.Future[Any]] = {reading, turn}
             await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -127,7 +120,9 @@ class Holder:
             if turn.done():
                 if turn.result() is Turn.STOPPING:
                     raise StoppingError
-                return True
+                # A sleep that does not drain may have taken the turn back.
+                if ticket.released:
+                    return True
             if not ticket.released and self._clock() >= ticket.deadline:
                 raise TimeoutError
 

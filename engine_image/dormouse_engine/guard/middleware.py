@@ -156,7 +156,9 @@ class Guard:
         try:
             body = await read_body(receive, BODY_LIMIT_BYTES)
             call = read_call(scope, path, body, drain_seconds=self._settings.drain_seconds)
-            reply = await self._operations.run(call.ident, call.asked, lambda: self._work(call))
+            reply = await self._operations.run(
+                call.ident, call.asked, lambda: self._work(call), named=call.identified
+            )
         except ClientLeftError:
             return
         except TooLargeError:

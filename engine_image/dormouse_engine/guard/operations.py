@@ -20,6 +20,7 @@ REMEMBERED: Final = 64
 class _Operation:
     asked: tuple[str, bytes, bytes]
     task: "asyncio.Task[Reply]"
+    named: bool
 
 
 class Operations:
@@ -30,12 +31,20 @@ class Operations:
         self._known: OrderedDict[str, _Operation] = OrderedDict()
 
     async def run(
-        self, ident: str, asked: tuple[str, bytes, bytes], work: Callable[[], Coroutine[Any, Any, Reply]]
+        self,
+        ident: str,
+        asked: tuple[str, bytes, bytes],
+        work: Callable[[], Coroutine[Any, Any, Reply]],
+        *,
+        named: bool,
     ) -> Reply:
-        """Return the answer to `asked` (path, query, body) under `ident`; raises RefusedError."""
+        """Return the answer to `asked` (path, query, body) under `ident`; raises RefusedError.
+
+        Unless `named` by its caller, nobody can ask for it again, and its answer is forgotten at its end.
+        """
         known = self._known.get(ident)
         if known is None:
-            known = _Operation(asked, asyncio.create_task(work()))
+            known = _Operation(asked, asyncio.create_task(work()), named)
             self._known[ident] = known
             known.task.add_done_callback(lambda task: self._ended(ident, task))
         elif known.asked != asked:
@@ -47,7 +56,7 @@ class Operations:
         return await asyncio.shield(known.task)
 
     def _ended(self, ident: str, task: "asyncio.Task[Reply]") -> None:
-        if task.cancelled() or task.exception() is not None:
+        if task.cancelled() or task.exception() is not None or not self._known[ident].named:
             self._known.pop(ident, None)
             return
         if ident in self._known:

@@ -55,7 +55,9 @@ class Transitions:
             # No await stands between the check above and this: a request comes before both or after both.
             stage.follow(closed=True)
             stage.announce(run)
-            if call.drains and not await self._drain(run):
+            if not call.drains:
+                stage.gate.take_back()
+            elif not await self._drain(run):
                 return self._drain_timeout(run)
             return await self._fall_asleep(run)
 
@@ -127,7 +129,9 @@ class Transitions:
                     f"{call.path} on an engine that is not fully awake touches memory that is not there: "
                     "POST /wake_up first",
                 )
-            stage.follow(closed=call.path == "/pause")
+            if call.path == "/pause":
+                stage.follow(closed=True)
+                stage.gate.take_back()
             reply, reading = await self._forward(run)
             event: Event | None = None
             if call.path == "/pause" and reading.sleeping is not False:

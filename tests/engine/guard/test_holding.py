@@ -225,6 +225,29 @@ async def test_a_released_request_is_counted_until_its_call_returns_even_if_it_r
     assert (await rig.client.report())["in_flight"] == 0
 
 
+async def test_what_was_released_and_has_not_started_is_held_again_when_nobody_drains(rig: "Rig") -> None:
+    await rig.client.sleep()
+    gate, names = rig.guard._gate, [f"n{number}" for number in range(5)]
+    requests = [rig.client.ask(name) for name in names]
+    await ticks()
+    # Opened and closed in one step of the loop: the first has its turn already, none has started.
+    gate.set_open(admit=True)
+    assert gate.admission.in_flight == 5
+    gate.set_open(admit=False)
+    gate.take_back()
+    await ticks()
+    report = await rig.client.report()
+    assert (report["held"], report["in_flight"], rig.engine.served) == (5, 0, [])
+    assert report["totals"]["released"] == 0
+    # One of them leaves, and one comes; the order stays.
+    requests[1].leave()
+    requests.append(rig.client.ask("late"))
+    await ticks()
+    await rig.client.wake()
+    assert [(await request.answer()).status for request in requests] == [200, 0, 200, 200, 200, 200]
+    assert (rig.engine.served, rig.engine.crimes) == (["n0", "n2", "n3", "n4", "late"], [])
+
+
 async def test_closing_answers_held_requests_and_later_ones_503(rig: "Rig") -> None:
     await rig.client.sleep()
     held = [rig.client.ask(f"n{number}") for number in range(3)]

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 KEYS = {
     "boot_id", "versions", "models", "tier", "sleeping", "resident", "reload_needed", "admitting", "fault",
     "transition", "in_flight", "held", "held_bytes", "oldest_held_seconds", "idle_seconds", "tier_seconds",
-    "totals", "measured_ago_seconds", "devices", "tags", "host", "last_transition", "max_wait_seconds", "weights_revision",
+    "totals", "measured_ago_seconds", "devices", "tags", "host", "last_transition", "max_wait_seconds",
+    "weights_revision",
 }  # fmt: skip
 
 
@@ -60,6 +61,15 @@ async def test_models_that_can_not_be_read_are_asked_again(rig: "Rig") -> None:
     rig.engine.faults.clear()
     report = await rig.client.report()
     assert (report["models"], report["versions"]["engine"]) == (["tiny"], "0.32")
+
+
+async def test_questions_that_hang_do_not_freeze_the_report(rig: "Rig") -> None:
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    rig.engine.faults.update({"/v1/models": hang, "/version": hang})
+    report = await asyncio.wait_for(rig.client.report(), 5)
+    assert (report["models"], report["versions"]["engine"], report["tier"]) == ([], None, "Awake")
 
 
 async def test_footprint_and_residual_are_measured_where_they_are_true(rig: "Rig") -> None:
