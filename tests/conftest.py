@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cluster.cluster import Cluster
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.cluster import Cluster
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """One real Kubernetes for the whole session."""
+    from tests.cluster import Cluster  # noqa: PLC0415 - unit tests shall not pay for it
+
     with Cluster() as started:
         yield started
 

@@ -276,6 +276,23 @@ def test_a_pod_of_the_same_name_starts_when_the_one_before_is_gone(pods: Pods, c
     wait_for("the first process to end", lambda: not _alive(pid(first)), seconds=10)
 
 
+def test_a_kubelet_that_restarts_runs_its_pods_again(pods: Pods) -> None:
+    pods.apply(pod("stays", container()))
+    before = pods.until_ready("stays")
+    node = pods.cluster.nodes[before["spec"]["nodeName"]]
+
+    node.stop()
+    wait_for("its process to end", lambda: not _alive(pid(before)), seconds=10)
+    between = pods.get("stays")
+    node.start(pods.cluster.control_plane)
+
+    assert between is not None
+    assert between["status"]["phase"] == "Running"
+    after = pods.until("stays", "to run again", lambda p: main(p)["restartCount"] == 1 and main(p)["ready"])
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert main(after)["lastState"]["terminated"]["reason"] == "ContainerStatusUnknown"
+
+
 def _alive(process: int) -> bool:
     try:
         os.kill(process, 0)

@@ -43,7 +43,7 @@ class Agent:
 
     async def stop(self) -> None:
         """End every process; the pod objects stay, a later kubelet takes them up again."""
-        await asyncio.gather(*(pod.stop(_STOP_SECONDS) for pod in self._pods.values()))
+        await asyncio.gather(*(pod.leave(_STOP_SECONDS) for pod in self._pods.values()))
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)

@@ -70,6 +70,7 @@ class Pod:
         self._ip = around.addresses.keep(held) if held else around.addresses.take()
         self._deleting = asyncio.Event()
         self._gone = False
+        self._silent = False
         self._changed = asyncio.Event()
         self._inputs_changed = asyncio.Event()
         self._mounted = asyncio.Event()
@@ -130,6 +131,11 @@ class Pod:
         """End all containers; returns when their processes are gone."""
         await asyncio.gather(*(container.stop(grace) for container in [*self._init, *self._main]))
 
+    async def leave(self, grace: float) -> None:
+        """End all containers and say nothing of it: the node goes, and a later kubelet runs the pod again."""
+        self._silent = True
+        await self.stop(grace)
+
     async def _live(self) -> None:
         self._changed.set()
         await self._mounted.wait()
@@ -163,6 +169,8 @@ class Pod:
         while True:
             await self._changed.wait()
             self._changed.clear()
+            if self._silent:
+                return
             try:
                 await self._write_status()
             except (ApiError, httpx.HTTPError) as error:
