@@ -155,3 +155,21 @@ def parse_options(arguments: Sequence[str], environment: Mapping[str, str] = os.
     )
     add_arguments(parser, environment)
     return Options(**vars(parser.parse_args(arguments)))
+
+
+def flag_rows() -> list[str]:
+    """Return the flags as rows of a Markdown table, for the reference page."""
+    return [
+        f"| `--{option.name.replace('_', '-')}` | {_shown(option.default)} | {option.metadata['help']} |"
+        for option in fields(Options)
+    ]
+
+
+def _shown(default: Any) -> str:
+    text = ",".join(default) if isinstance(default, tuple) else str(default)
+    if isinstance(default, bool):
+        text = text.lower()
+    elif isinstance(default, int) and default >= _UNITS["Mi"]:
+        unit = "Gi" if default % _UNITS["Gi"] == 0 else "Mi"
+        text = f"{default // _UNITS[unit]}{unit}"
+    return f"`{text}`" if text else ""

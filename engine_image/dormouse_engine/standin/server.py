@@ -78,19 +78,19 @@ async def run(options: Options) -> int:
         lifespan="off",
         log_config=None,
         access_log=False,
-        timeout_graceful_shutdown=2,
+        timeout_graceful_shutdown=1,
     )
     serving = _Server(config, front)
     log.info("Serving %s as vLLM %s on %s:%d", options.names[0], options.emulate, options.host, options.port)
+    # uvicorn raises the signal it caught once more when it is done; what it finds then must not kill us.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     await serving.serve()
     devices.close()
     return 0
 
 
 def main(options: Options) -> int:
-    """Set up logging and signals, run one engine; returns the exit code."""
+    """Set up logging and run one engine; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(asctime)s %(name)s: %(message)s")
-    # uvicorn raises the signal it caught once more when it is done; what it finds then must not kill us.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
     return asyncio.run(run(options))

@@ -288,6 +288,10 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(asctime)s %(name)s: %(message)s")
+    # A line per transition says little when it doesn't say which of a thousand engines.
+    for noisy in ("dormouse.guard", "standin"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    log.setLevel(logging.INFO)
     asyncio.run(_serve(settings, options))
 
 

@@ -8,9 +8,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
+from dormouse_engine.standin.device import read_device
 from dormouse_engine.standin.options import parse_options, parse_size
+from tests.engine.standin.launch import StandIn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +26,25 @@ def test_sigterm_ends_with_zero_awake_or_asleep(start: Start, *, asleep: bool) -
     engine = start()
     if asleep:
         engine.post("/sleep", level=1)
+    assert engine.stop() == 0
+
+
+def test_sigterm_ends_an_engine_that_still_boots(device: Path, tmp_path: Path) -> None:
+    engine = StandIn.launch(tmp_path / "log", device_file=device, boot_seconds=60)
+    while not device.exists():
+        assert engine.process.poll() is None
+        time.sleep(0.02)
+    engine.process.terminate()
+    engine.process.wait(5)
+    assert read_device(device).used == 0
+
+
+@pytest.mark.parametrize("kind", ["hang", "freeze"])
+def test_sigterm_ends_an_engine_whose_core_hangs(start: Start, kind: str) -> None:
+    engine = start(guard=False)
+    engine.faults({"at": "sleep", "kind": kind})
+    with pytest.raises(httpx.ReadTimeout):
+        engine.post("/sleep", timeout=0.3)
     assert engine.stop() == 0
 
 
