@@ -28,7 +28,11 @@ def find(desk: Desk, engine: Engine, want: Want, short: Mapping[DeviceKey, int])
         return None
     patience = _patience(desk, engine)
     drain = engine.held > 0 and engine.oldest_held_seconds >= patience
-    candidates = [victim for other in neighbours for victim in _candidate(desk, other, drain=drain)]
+    candidates = [
+        victim
+        for other in neighbours
+        for victim in _candidate(desk, other, drain=drain, residency=desk.rules.min_residency)
+    ]
     chosen = victims.choose(short, candidates)
     if chosen is not None:
         return chosen
@@ -49,23 +53,23 @@ def find(desk: Desk, engine: Engine, want: Want, short: Mapping[DeviceKey, int])
 
 
 def idle_neighbours(desk: Desk, engine: Engine) -> list[Victim]:
-    """Return every awake neighbour that nobody uses."""
+    """Return every awake neighbour that nobody uses, however young: one that has just booted is idle too."""
     return [
         victim
         for other in desk.neighbours(engine)
         if other.state is EngineState.AWAKE
-        for victim in _candidate(desk, other, drain=False)
+        for victim in _candidate(desk, other, drain=False, residency=0.0)
     ]
 
 
-def _candidate(desk: Desk, other: Engine, *, drain: bool) -> list[Victim]:
+def _candidate(desk: Desk, other: Engine, *, drain: bool, residency: float) -> list[Victim]:
     """Return the victim that a neighbour could be, at most one."""
     if other.transition is not None or other.attempts.wait_seconds > 0:
         return []
     if other.state in ASLEEP:
         return victims.ill_sleeper(other, desk.model(other))
     spared = desk.wants[other.key].pinned or (other.busy and not drain)
-    if other.state is not EngineState.AWAKE or spared or other.tier_seconds < desk.rules.min_residency:
+    if other.state is not EngineState.AWAKE or spared or other.tier_seconds < residency:
         return []
     return victims.awake(other, desk.model(other))
 
