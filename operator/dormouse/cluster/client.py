@@ -110,8 +110,9 @@ class Client:
     ) -> dict[str, Any]:
         """Apply a part of an object server-side, as its only and forcing manager; returns the whole object.
 
-        With `metadata.uid` in the body nothing is applied to a successor of the same name, nor created:
-        UnavailableError (409), or RejectedError (404) on a subresource.
+        With `metadata.uid` in the body nothing is made anew, and with `resourceVersion` nothing is applied to a
+        later state or another object of the name: UnavailableError (409). What a subresource belongs to is
+        never made: RejectedError (404).
         """
         metadata = body["metadata"]
         return await self.call(

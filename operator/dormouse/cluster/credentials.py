@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
-from kubernetes.aio.config import ConfigException
 from kubernetes.aio.config.incluster_config import InClusterConfigLoader
 from kubernetes.aio.config.kube_config import load_kube_config
 
@@ -71,7 +70,7 @@ class Credentials:
                 await load_kube_config(  # type: ignore[no-untyped-call]  # the client has no types there
                     config_file=str(path), client_configuration=configuration, persist_config=False
                 )
-        except (ConfigException, OSError, ValueError) as error:
+        except Exception as error:  # the loaders let out whatever YAML, exec plugins and missing keys raise
             raise SettingsError(
                 "no access to a Kubernetes API server: run in a pod with a ServiceAccount, or set KUBECONFIG "
                 f"to a kubeconfig file ({error})"

@@ -2,8 +2,9 @@
 
 What is wanted is compared with what stands in the API (the store's copy), so that a status is written only
 when it differs in meaning: the order of conditions, engines and devices has none. News within `delay` seconds
-becomes one write. The write carries the object's uid: a model that was deleted meanwhile is not made again, and one
-that was made anew under the same name never gets its predecessor's status.
+becomes one write. The write carries
+the resourceVersion that was compared with (a uid would not do: the status subresource ignores it): a model that
+was made anew under the same name never gets its predecessor's status, and one that is gone is not made again.
 
 Fields that somebody else put into the status can't be removed by server-side apply; once a write has changed
 nothing about that, it is not repeated.
@@ -78,14 +79,18 @@ class StatusWriter:
         view = self._store.model(model)
         if view is None:
             self.forget(model)
-        if not self._differs(model):
+        if view is None or not self._differs(model):
             return
-        uid, status = self._wanted[model]
+        status = self._wanted[model][1]
         try:
             written = await self._client.apply(
                 MODELS,
                 {
-                    "metadata": {"namespace": model.namespace, "name": model.name, "uid": uid},
+                    "metadata": {
+                        "namespace": model.namespace,
+                        "name": model.name,
+                        "resourceVersion": str(view.version),
+                    },
                     "status": status,
                 },
                 subresource="status",
@@ -96,14 +101,15 @@ class StatusWriter:
                 return
             raise
         except UnavailableError as error:
-            # Another object has the name now; its own status will be asked for when it is seen.
-            if error.status == 409 and await self._replaced(model, uid):
-                return
+            if error.status == 409:
+                await self._look_again(model)
             raise
         self._store.put(MODELS, written, ours=True)
         if model in self._wanted:
             self._settled[model] = (meaning(status), meaning(written.get("status") or {}))
 
-    async def _replaced(self, model: ModelKey, uid: str) -> bool:
+    async def _look_again(self, model: ModelKey) -> None:
+        """Take in what the watch has not brought yet, so that the next try is about the object that is."""
         body = await self._client.get(MODELS, model.namespace, model.name)
-        return body is None or body["metadata"]["uid"] != uid
+        if body is not None:
+            self._store.put(MODELS, body)

@@ -78,7 +78,7 @@ class _Table(Generic[V]):
         before = self.views.get(uid)
         if before is not None and 0 <= version < before.version:
             return set()
-        self._gone[uid] = version
+        self._gone[uid] = max(version, self._gone.get(uid, -1))
         if len(self._gone) > _REMEMBERED_DELETIONS:
             self._gone.popitem(last=False)
         if before is None:

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# It says at INFO of every event that it was handled.
+logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+
 WATCHED = (MODELS, PODS, DEPLOYMENTS)
 
 _SERVER_TIMEOUT = 300

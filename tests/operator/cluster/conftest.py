@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dormouse.api.names import API_VERSION, CRD_NAME, KIND
+from dormouse.api.names import API_VERSION, KIND
 from dormouse.cluster.client import Client
 from dormouse.cluster.cluster import ClusterPort
 from dormouse.cluster.credentials import Credentials
+from dormouse.cluster.resources import MODELS
 from dormouse.cluster.transport import OfficialTransport
 from dormouse.domain.snapshot import ModelKey
 from dormouse.settings import Settings
+from tests.cluster.waiting import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -35,7 +37,9 @@ USER = "dormouse-under-test"
 def installed(cluster: Cluster) -> Cluster:
     """The cluster with the definition of SleepingModels."""
     cluster.apply(CRD)
-    cluster.kubectl("wait", "--for=condition=Established", f"crd/{CRD_NAME}", "--timeout=30s")
+    with cluster.http() as client:
+        everywhere = MODELS.path(None)
+        wait_for("SleepingModels to be served", lambda: client.get(everywhere).status_code == 200, seconds=30)
     return cluster
 
 
@@ -80,7 +84,9 @@ def make_port(credentials: Credentials, transport: Faulty, namespace: str) -> Ma
     """Give a running, synced port of the test's namespace; `changes` hears of every change."""
 
     @asynccontextmanager
-    async def make(*, leading: bool = True, changes: list[ModelKey] | None = None, **settings: Any) -> AsyncIterator[ClusterPort]:
+    async def make(
+        *, leading: bool = True, changes: list[ModelKey] | None = None, **settings: Any
+    ) -> AsyncIterator[ClusterPort]:
         chosen = {
             "namespaces": namespace,
             "lease_namespace": namespace,
@@ -89,9 +95,7 @@ def make_port(credentials: Credentials, transport: Faulty, namespace: str) -> Ma
             **settings,
         }
         heard = changes if changes is not None else []
-        async with ClusterPort(
-            Settings(**chosen), credentials, transport, on_change=heard.append
-        ) as port:
+        async with ClusterPort(Settings(**chosen), credentials, transport, on_change=heard.append) as port:
             await asyncio.wait_for(port.synced.wait(), 20)
             if leading:
                 await port.leadership.acquire()

@@ -117,3 +117,16 @@ async def test_a_restarted_pod_is_deleted_once_and_its_successor_is_safe(
         assert not await port.restart_pod(first, grace_seconds=0)
         assert port.store.pods_of(key)[0].key.uid != first.uid
         assert not port.store.pods_of(key)[0].deleting
+
+
+async def test_deleting_the_model_deletes_its_deployment(
+    installed: Cluster, make_port: MakePort, key: ModelKey
+) -> None:
+    installed.apply(manifest(key, engine={"template": TEMPLATE}))
+    async with make_port() as port:
+        port.look_at_children(key)
+        await eventually("the Deployment", lambda: port.store.deployment(key))
+        installed.kubectl("delete", "sleepingmodel", key.name, "-n", key.namespace)
+        await eventually(
+            "both to go", lambda: not port.store.deployment(key) and not port.store.model(key), 30
+        )
