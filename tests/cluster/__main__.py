@@ -98,6 +98,8 @@ def _add_kubelet(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--node", required=True, help="the node's name")
     parser.add_argument("--kubeconfig", type=Path, required=True, help="of system:node:<name>")
     parser.add_argument("--state", type=Path, required=True, help="where pods have their folders")
+    for name in ("certificate", "key", "authority"):
+        parser.add_argument(f"--{name}", type=Path, required=True, help="PEM file, for `kubectl logs`")
     parser.add_argument("--label", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--capacity", action="append", default=[], metavar="RESOURCE=QUANTITY")
     parser.add_argument("--backoff", type=float, default=Backoff.first, help="first pause in seconds")
@@ -113,6 +115,7 @@ def _kubelet(arguments: argparse.Namespace) -> int:
             node=arguments.node,
             kubeconfig=arguments.kubeconfig,
             state=arguments.state,
+            tls=(arguments.certificate, arguments.key, arguments.authority),
             labels=dict(pair.split("=", 1) for pair in arguments.label),
             capacity=dict(pair.split("=", 1) for pair in arguments.capacity),
             backoff=Backoff(arguments.backoff, arguments.backoff_cap),

@@ -18,10 +18,6 @@ from pathlib import Path
 from tests.cluster.build import GOBUILD, build
 from tests.cluster.errors import ClusterError
 
-CONTROL_PLANE = ("etcd", "kube-apiserver")
-CONTROLLERS = ("kube-controller-manager", "kube-scheduler")
-TOOLS = ("kubectl",)
-
 
 @dataclass(frozen=True)
 class Binary:

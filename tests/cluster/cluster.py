@@ -16,6 +16,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.errors import ClusterError
 from tests.cluster.kubeconfig import write_kubeconfig
 from tests.cluster.kubelet.container import Backoff
+from tests.cluster.kubelet.pod import log_path
 from tests.cluster.kubelet.process import KubeletProcess
 from tests.cluster.processes import record_path, running_pid, tear_down, write_record
 from tests.cluster.waiting import wait_for
@@ -203,8 +204,8 @@ class Cluster:
             )
 
     def pod_log(self, namespace: str, pod: str, container: str) -> Path:
-        """Return where a container's output lies; it stays when the pod is gone (no `kubectl logs` here)."""
-        return self.state / "pods" / f"{namespace}_{pod}" / f"{container}.log"
+        """Return where a container's output lies; it stays when the pod is gone."""
+        return log_path(self.state, namespace, pod, container)
 
     def pod_pid(self, namespace: str, pod: str, container: str | None = None) -> int:
         """Return the process id of a running container, the first one if not told which.

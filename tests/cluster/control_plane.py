@@ -19,6 +19,7 @@ from tests.cluster.binaries import obtain
 from tests.cluster.certificates import Certificates
 from tests.cluster.errors import ClusterError
 from tests.cluster.kubeconfig import write_kubeconfig
+from tests.cluster.kubelet.log_server import API_SERVER_USER
 from tests.cluster.ports import free_port, is_free
 from tests.cluster.processes import Child
 from tests.cluster.waiting import wait_for
@@ -156,6 +157,7 @@ class ControlPlane:
         public, private = self.certificates.service_account_keys()
         hosts = ["127.0.0.1", "localhost", _FIRST_SERVICE, "kubernetes.default.svc"]
         certificate, key = self.certificates.server("kube-apiserver", hosts)
+        kubelet_certificate, kubelet_key = self.certificates.client(API_SERVER_USER)
         policy = self.state / "audit-policy.json"
         policy.write_text(json.dumps(POLICY), encoding="utf-8")
         return [
@@ -165,6 +167,10 @@ class ControlPlane:
             f"--tls-cert-file={certificate}",
             f"--tls-private-key-file={key}",
             f"--client-ca-file={self.certificates.authority}",
+            f"--kubelet-client-certificate={kubelet_certificate}",
+            f"--kubelet-client-key={kubelet_key}",
+            f"--kubelet-certificate-authority={self.certificates.authority}",
+            "--kubelet-preferred-address-types=InternalIP",
             f"--service-account-key-file={public}",
             f"--service-account-signing-key-file={private}",
             f"--service-account-issuer={_ISSUER}",

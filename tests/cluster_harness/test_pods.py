@@ -276,6 +276,29 @@ def test_a_pod_of_the_same_name_starts_when_the_one_before_is_gone(pods: Pods, c
     wait_for("the first process to end", lambda: not _alive(pid(first)), seconds=10)
 
 
+def test_kubectl_logs_shows_and_follows_what_a_container_prints(pods: Pods) -> None:
+    pods.apply(
+        pod("talks", container("sh", "-c", "echo one; echo two; sleep 2; echo three"), restartPolicy="Never")
+    )
+    pods.until_log("talks", "two")
+    where = ["-n", pods.namespace, "pod/talks"]
+
+    assert pods.cluster.kubectl("logs", *where, "--tail=1") == "two\n"
+    assert pods.cluster.kubectl("logs", *where, "--follow") == "one\ntwo\nthree\n"
+
+
+def test_nobody_but_the_api_server_reads_logs_from_the_node(pods: Pods) -> None:
+    pods.apply(pod("private", container("sh", "-c", "echo secret; sleep 600")))
+    node = pods.cluster.get("node", pods.until_ready("private")["spec"]["nodeName"])
+    port = node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
+
+    # The administrator's certificate is good for the API server only.
+    with pods.cluster.http() as client:
+        answer = client.get(f"https://127.0.0.1:{port}/containerLogs/{pods.namespace}/private/main")
+
+    assert (answer.status_code, answer.text) == (403, "only the API server may ask\n")
+
+
 def test_a_kubelet_that_restarts_runs_its_pods_again(pods: Pods) -> None:
     pods.apply(pod("stays", container()))
     before = pods.until_ready("stays")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from functools import partial
 from typing import TYPE_CHECKING
 
 import httpx
 
 from tests.cluster.kubelet.addresses import Addresses
 from tests.cluster.kubelet.api import Api, ApiError
+from tests.cluster.kubelet.log_server import LogFiles, serve_logs
 from tests.cluster.kubelet.node import Node
 from tests.cluster.kubelet.objects import Objects
-from tests.cluster.kubelet.pod import Pod, Surroundings, delete_object
+from tests.cluster.kubelet.pod import Pod, Surroundings, delete_object, log_path, pod_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +37,11 @@ class Agent:
         self._pods: dict[str, Pod] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._finished: set[str] = set()
+
+    def runs(self, namespace: str, pod: str, container: str) -> bool:
+        """Tell whether a container will print more."""
+        wanted = pod_path(namespace, pod)
+        return any(found.path == wanted and not found.is_over(container) for found in self._pods.values())
 
     async def run(self) -> None:
         """Follow the API server for ever."""
@@ -99,11 +106,15 @@ async def run_kubelet(
     node: str,
     kubeconfig: Path,
     state: Path,
+    tls: tuple[Path, Path, Path],
     labels: Mapping[str, str],
     capacity: Mapping[str, str],
     backoff: Backoff,
 ) -> None:
-    """Run a kubelet until SIGTERM or SIGINT; then every process it started is ended."""
+    """Run a kubelet until SIGTERM or SIGINT; then every process it started is ended.
+
+    `tls` is certificate and key of its log server, and the authority of who may ask.
+    """
     addresses = Addresses()
     api = Api(kubeconfig)
     around = Surroundings(api=api, objects=Objects(api), addresses=addresses, state=state, backoff=backoff)
@@ -112,8 +123,10 @@ async def run_kubelet(
     loop = asyncio.get_running_loop()
     for which in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(which, stop.set)
+    logs = await serve_logs(LogFiles(*tls, path=partial(log_path, state), runs=agent.runs))
+    port = logs.sockets[0].getsockname()[1]
     tasks = [
-        asyncio.create_task(Node(api, node, labels=labels, capacity=capacity).run()),
+        asyncio.create_task(Node(api, node, port=port, labels=labels, capacity=capacity).run()),
         asyncio.create_task(agent.run()),
         asyncio.create_task(stop.wait()),
     ]
@@ -122,6 +135,7 @@ async def run_kubelet(
     finally:
         for task in tasks[:2]:
             task.cancel()
+        logs.close()
         await agent.stop()
         failures = await asyncio.gather(*tasks[:2], return_exceptions=True)
         tasks[2].cancel()

@@ -117,6 +117,11 @@ class Container:
         return self._state["terminated"]["exitCode"] if "terminated" in self._state else None
 
     @property
+    def is_over(self) -> bool:
+        """Whether no process of it runs and none will."""
+        return self.exit_code is not None and (self._stopping or not self._runs_again())
+
+    @property
     def was_started(self) -> bool:
         """Whether a process of it ever ran."""
         return "waiting" not in self._state or bool(self._last)
@@ -241,9 +246,9 @@ class Container:
         await asyncio.gather(*running)
 
     async def _follow_readiness(self) -> None:
-        states = probes.results(self.spec["readinessProbe"], self._target(), first=False)
+        states = probes.readiness(self.spec["readinessProbe"], self._target())
         async with contextlib.aclosing(states):
-            async for ready, _ in states:
+            async for ready in states:
                 self._ready = ready
                 self._changed()
 

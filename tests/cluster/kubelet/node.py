@@ -33,16 +33,18 @@ class Node:
     Args:
         api: as `system:node:<name>`.
         name: the node's name.
+        port: where the API server asks for logs.
         labels: beyond the usual ones.
         capacity: beyond cpu, memory and pods, such as `{"nvidia.com/gpu": "2"}`.
 
     """
 
     def __init__(
-        self, api: Api, name: str, *, labels: Mapping[str, str], capacity: Mapping[str, str]
+        self, api: Api, name: str, *, port: int, labels: Mapping[str, str], capacity: Mapping[str, str]
     ) -> None:
         self._api = api
         self.name = name
+        self._port = port
         self._labels = dict(labels)
         self._capacity = dict(capacity)
 
@@ -95,6 +97,7 @@ class Node:
                 {"type": "InternalIP", "address": HOST_IP},
                 {"type": "Hostname", "address": self.name},
             ],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": self._port}},
             "nodeInfo": {
                 "machineID": self.name,
                 "systemUUID": self.name,

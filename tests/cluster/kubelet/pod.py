@@ -64,8 +64,8 @@ class Pod:
         self._pod = pod
         self._around = around
         metadata = pod["metadata"]
-        self.path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
-        self.folder = around.state / "pods" / f"{metadata['namespace']}_{metadata['name']}"
+        self.path = pod_path(metadata["namespace"], metadata["name"])
+        self.folder = log_path(around.state, metadata["namespace"], metadata["name"], "any").parent
         held = pod.get("status", {}).get("podIP")
         self._ip = around.addresses.keep(held) if held else around.addresses.take()
         self._deleting = asyncio.Event()
@@ -126,6 +126,10 @@ class Pod:
             self._around.addresses.release(self._ip)
             self._volumes.remove()
             shutil.rmtree(self.folder / "tmp", ignore_errors=True)
+
+    def is_over(self, container: str) -> bool:
+        """Tell whether this container ended for good."""
+        return all(c.is_over for c in [*self._init, *self._main] if c.spec["name"] == container)
 
     async def stop(self, grace: float) -> None:
         """End all containers; returns when their processes are gone."""
@@ -230,7 +234,12 @@ class Pod:
                 prepare=self._prepare,
                 changed=self._changed.set,
                 state=self._around.state,
-                log=self.folder / f"{spec['name']}.log",
+                log=log_path(
+                    self._around.state,
+                    self._pod["metadata"]["namespace"],
+                    self._pod["metadata"]["name"],
+                    spec["name"],
+                ),
                 address=self._ip,
                 name=f"pod-{self._pod['metadata']['uid']}-{spec['name']}",
                 backoff=self._around.backoff,
@@ -252,12 +261,22 @@ class Pod:
         )
 
 
+def pod_path(namespace: str, name: str) -> str:
+    """Return the API path of a pod."""
+    return f"/api/v1/namespaces/{namespace}/pods/{name}"
+
+
+def log_path(state: Path, namespace: str, pod: str, container: str) -> Path:
+    """Return where a container's output goes."""
+    return state / "pods" / f"{namespace}_{pod}" / f"{container}.log"
+
+
 async def delete_object(api: Api, pod: Object) -> None:
     """Remove a pod object whose processes are gone; never one of the same name that came after it."""
     metadata = pod["metadata"]
     await api.request(
         "DELETE",
-        f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}",
+        pod_path(metadata["namespace"], metadata["name"]),
         {
             "apiVersion": "v1",
             "kind": "DeleteOptions",

@@ -1,7 +1,6 @@
 """Startup, readiness and liveness probes of one container.
 
-`Prober` runs them as one task per started process. A probe counts successes and failures in a row and reports
-when a threshold is crossed; what follows from it is the container's business.
+This says what a probe finds; what follows from it is the container's business.
 """
 
 from __future__ import annotations
@@ -40,23 +39,18 @@ class Target:
         return self.ports[port] if port in self.ports else int(port)
 
 
-async def results(probe: Object, target: Target, *, first: bool) -> AsyncGenerator[tuple[bool, str]]:
-    """Yield (state, message) each time that a probe's state changes, for ever.
-
-    `first` is the state in which it begins: a readiness probe begins failed, a liveness probe begins well.
-    The message says why it failed.
-    """
+async def readiness(probe: Object, target: Target) -> AsyncGenerator[bool]:
+    """Yield whether the container is ready each time that this changes, for ever; it begins unready."""
     period = probe.get("periodSeconds", 10)
     needed = {True: probe.get("successThreshold", 1), False: probe.get("failureThreshold", 3)}
-    state, opposite = first, 0
+    state, opposite = False, 0
     await asyncio.sleep(probe.get("initialDelaySeconds", 0))
     while True:
-        failure = await check(probe, target)
-        well = failure is None
+        well = await check(probe, target) is None
         opposite = opposite + 1 if well != state else 0
         if opposite >= needed[well]:
             state, opposite = well, 0
-            yield state, failure or ""
+            yield state
         await asyncio.sleep(period)
 
 

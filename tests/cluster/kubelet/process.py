@@ -51,7 +51,14 @@ class KubeletProcess:
             authority=plane.certificates.authority,
             certificate=plane.certificates.client(user, ["system:nodes"]),
         )
-        files = [f"--kubeconfig={kubeconfig}", f"--state={plane.state}"]
+        certificate, key = plane.certificates.server(f"kubelet-{self.name}", ["127.0.0.1"])
+        files = [
+            f"--kubeconfig={kubeconfig}",
+            f"--state={plane.state}",
+            f"--certificate={certificate}",
+            f"--key={key}",
+            f"--authority={plane.certificates.authority}",
+        ]
         self._child = Child(
             f"kubelet-{self.name}",
             [sys.executable, "-m", "tests.cluster", "kubelet", *files, *self._flags],
