@@ -33,6 +33,7 @@ class OperatorProcess:
 
     child: Child
     url: str
+    namespace: str
     identity: str
     user: str
 
@@ -84,7 +85,7 @@ def start(cluster: Cluster, namespace: str, deployment: str, folder: Path) -> Op
         },
     )
     operator = OperatorProcess(
-        child, f"http://{ADDRESS}:{port}", identity, f"system:serviceaccount:{namespace}:{account}"
+        child, f"http://{ADDRESS}:{port}", namespace, identity, f"system:serviceaccount:{namespace}:{account}"
     )
     try:
         wait_for("the operator to be ready", operator.ready, seconds=30, why_not=child.log_tail)

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
-SYSTEM = "chart-system"
-ENGINES = "chart-engines"
 RELEASE = "dormouse"
 PROMPT = {"prompt": "hello", "max_tokens": 4, "temperature": 0}
 
@@ -69,13 +67,14 @@ def _pod_template(model: str, device: Path, *flags: str) -> Object:
 
 
 def _model(name: str, template: Object | None, **spec: Any) -> Object:
+    """Return a SleepingModel that sleeps after a second; without a template it adopts."""
     engine: Object = {"type": "StandIn", "port": 8000}
     if template is not None:
         engine |= {"template": template, "startTimeout": "1m"}
     return {
         "apiVersion": "dormouse.dev/v1alpha1",
         "kind": "SleepingModel",
-        "metadata": {"name": name, "namespace": ENGINES},
+        "metadata": {"name": name},
         "spec": {"engine": engine, "sleep": {"idleTimeout": "1s"}, **spec},
     }
 
@@ -83,15 +82,27 @@ def _model(name: str, template: Object | None, **spec: Any) -> Object:
 class World:
     """The cluster with the chart, and what the tests ask of it."""
 
-    def __init__(self, cluster: Cluster, operator: OperatorProcess, device: Path, refused: float) -> None:
+    def __init__(
+        self, cluster: Cluster, operator: OperatorProcess, *, engines: str, device: Path, refused: float
+    ) -> None:
         self.cluster = cluster
+        self.engines = engines
         self.operator = operator
         self.device = device
         self.refused_before = refused
 
+    def apply(self, manifest: Object) -> None:
+        """Apply an object in the namespace of the engines."""
+        self.cluster.apply(manifest, namespace=self.engines)
+
+    def lease(self) -> Object:
+        """Return the spec of the operator's Lease."""
+        spec: Object = self.cluster.get("lease", RELEASE, "-n", self.operator.namespace)["spec"]
+        return spec
+
     def condition(self, model: str, kind: str) -> str:
         """Return `status/reason` of a condition; empty when it is not there."""
-        status = self.cluster.get("sleepingmodel", model, "-n", ENGINES).get("status", {})
+        status = self.cluster.get("sleepingmodel", model, "-n", self.engines).get("status", {})
         found = [c for c in status.get("conditions", []) if c["type"] == kind]
         return f"{found[0]['status']}/{found[0]['reason']}" if found else ""
 
@@ -99,7 +110,7 @@ class World:
         """Wait until status says one of `tiers` and Ready."""
 
         def there() -> bool:
-            status = self.cluster.get("sleepingmodel", model, "-n", ENGINES).get("status", {})
+            status = self.cluster.get("sleepingmodel", model, "-n", self.engines).get("status", {})
             return status.get("tier") in tiers and self.condition(model, "Ready").startswith("True/")
 
         wait_for(
@@ -111,7 +122,7 @@ class World:
 
     def pods(self, model: str) -> list[Object]:
         """Return the pods of a model that are not going away."""
-        pods = self.cluster.get("pods", "-n", ENGINES, f"-l=dormouse.dev/model={model}")["items"]
+        pods = self.cluster.get("pods", "-n", self.engines, f"-l=dormouse.dev/model={model}")["items"]
         return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
     def ask(self, model: str) -> str:
@@ -126,40 +137,51 @@ class World:
         return text
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["cluster", "namespace"])
 def world(
-    cluster: Cluster, releases: Releases, definitions: None, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    cluster: Cluster,
+    releases: Releases,
+    definitions: None,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
     del definitions
+    system, engines = f"{request.param}-system", f"{request.param}-engines"
     folder = tmp_path_factory.mktemp("operator")
-    cluster.create_namespace(SYSTEM)
-    cluster.create_namespace(ENGINES)
-    releases.put(RELEASE, SYSTEM, "--set=replicas=0", f"--set=token.copyToNamespaces={{{ENGINES}}}")
+    cluster.create_namespace(system)
+    cluster.create_namespace(engines)
+    values = [
+        f"--set=scope={request.param}",
+        "--set=replicas=0",
+        f"--set=token.copyToNamespaces={{{engines}}}",
+    ]
+    if request.param == "namespace":
+        values.append(f"--set=watchNamespaces={{{engines}}}")
+    releases.put(RELEASE, system, *values)
     refused = _refusals(cluster)
-    operator = operator_process.start(cluster, SYSTEM, RELEASE, folder)
+    operator = operator_process.start(cluster, system, RELEASE, folder)
     try:
-        yield World(cluster, operator, folder / "device-0", refused)
+        yield World(cluster, operator, engines=engines, device=folder / "device-0", refused=refused)
     finally:
         operator.child.stop(20)
-        cluster.kubectl("delete", "sleepingmodels,deployments,pods", "--all", "-n", ENGINES)
-        releases.remove(RELEASE, SYSTEM)
+        cluster.kubectl("delete", "sleepingmodels,deployments,pods", "--all", "-n", engines)
+        releases.remove(RELEASE, system)
 
 
 @pytest.fixture(scope="module")
 def managed(world: World) -> str:
-    world.cluster.apply(_model("managed", _pod_template("managed", world.device)))
+    world.apply(_model("managed", _pod_template("managed", world.device)))
     return "managed"
 
 
 def test_it_holds_the_lease(world: World) -> None:
-    lease = world.cluster.get("lease", RELEASE, "-n", SYSTEM)
     # The rest of the identity tells one life of the pod from the next.
-    assert lease["spec"]["holderIdentity"].startswith(world.operator.identity)
+    assert world.lease()["holderIdentity"].startswith(world.operator.identity)
 
 
 def test_a_managed_model_gets_a_deployment_and_sleeps_when_idle(world: World, managed: str) -> None:
     world.wait_for_tier(managed, "Offloaded")
-    (deployment,) = world.cluster.get("deployments", "-n", ENGINES)["items"]
+    (deployment,) = world.cluster.get("deployments", "-n", world.engines)["items"]
     (owner,) = deployment["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["name"], owner["controller"]) == ("SleepingModel", managed, True)
     # Where owner references are enforced, blocking would take update on sleepingmodels/finalizers.
@@ -174,16 +196,16 @@ def test_a_request_wakes_it(world: World, managed: str) -> None:
 
 def test_an_adopted_pod_is_served_too(world: World) -> None:
     pod = _pod_template("adopted", world.device)
-    metadata = {"name": "adopted-0", "namespace": ENGINES, "labels": {"dormouse.dev/model": "adopted"}}
-    world.cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, **pod})
-    world.cluster.apply(_model("adopted", None))
+    metadata = {"name": "adopted-0", "labels": {"dormouse.dev/model": "adopted"}}
+    world.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, **pod})
+    world.apply(_model("adopted", None))
     world.wait_for_tier("adopted", "Offloaded")
     assert world.ask("adopted")
 
 
 def test_events_tell_what_it_did(world: World, managed: str) -> None:
     def reasons() -> set[str]:
-        events = world.cluster.get("events.v1.events.k8s.io", "-n", ENGINES)["items"]
+        events = world.cluster.get("events.v1.events.k8s.io", "-n", world.engines)["items"]
         ours = [event for event in events if event["regarding"]["name"] == managed]
         return {event["reason"] for event in ours if event["regarding"]["kind"] == "SleepingModel"}
 
@@ -197,7 +219,7 @@ def test_events_tell_what_it_did(world: World, managed: str) -> None:
 def test_an_engine_that_can_not_wake_is_restarted(world: World) -> None:
     faults = '[{"at": "wake", "kind": "fail"}]'
     template = _pod_template("broken", world.device, f"--faults={faults}")
-    world.cluster.apply(_model("broken", template, wake={"maxAttempts": 1, "maxWait": "20s"}))
+    world.apply(_model("broken", template, wake={"maxAttempts": 1, "maxWait": "20s"}))
     world.wait_for_tier("broken", "Offloaded")
     (before,) = world.pods("broken")
     with pytest.raises(httpx.HTTPError):
@@ -213,11 +235,13 @@ def test_an_engine_that_can_not_wake_is_restarted(world: World) -> None:
 
 
 def test_a_model_that_is_no_longer_managed_loses_its_deployment(world: World, managed: str) -> None:
-    world.cluster.apply(_model(managed, None))
+    world.apply(_model(managed, None))
     wait_for(
         "the Deployment to be deleted",
         lambda: (
-            not world.cluster.get("deployments", "-n", ENGINES, f"-l=dormouse.dev/model={managed}")["items"]
+            not world.cluster.get("deployments", "-n", world.engines, f"-l=dormouse.dev/model={managed}")[
+                "items"
+            ]
         ),
         seconds=30,
         why_not=world.operator.child.log_tail,
@@ -227,7 +251,7 @@ def test_a_model_that_is_no_longer_managed_loses_its_deployment(world: World, ma
 def test_it_stops_when_asked_and_gives_the_lease_back(world: World) -> None:
     world.operator.child.stop(20)
     assert world.operator.child.exit_code == 0
-    assert not world.cluster.get("lease", RELEASE, "-n", SYSTEM)["spec"].get("holderIdentity")
+    assert not world.lease().get("holderIdentity")
 
 
 def test_nothing_was_ever_refused(world: World) -> None:

@@ -77,7 +77,7 @@ def test_of_a_model_only_the_status_may_be_written(values: Path | None) -> None:
             verbs.setdefault(resource, set()).update(rule["verbs"])
     assert verbs["sleepingmodels"] == {"get", "list", "watch"}
     assert verbs["sleepingmodels/status"] == {"patch"}
-    assert verbs["pods"] == {"get", "list", "watch", "delete"}
+    assert verbs["pods"] == {"list", "watch", "delete"}
 
 
 def test_the_lease_role_names_the_lease_of_the_operator() -> None:
@@ -89,7 +89,7 @@ def test_the_lease_role_names_the_lease_of_the_operator() -> None:
             "apiGroups": ["coordination.k8s.io"],
             "resources": ["leases"],
             "resourceNames": ["one-of-us"],
-            "verbs": ["get", "update", "patch"],
+            "verbs": ["get", "update"],
         }
     ]
     assert _environment(objects)["DORMOUSE_LEASE_NAME"] == "one-of-us"

@@ -13,7 +13,7 @@ SleepingModel but its status, and changes no pod.
 # The engines; one that can't be recovered is deleted, so that its owner starts it anew.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, delete]
+  verbs: [list, watch, delete]
 # The Deployment of a managed model, by server-side apply.
 - apiGroups: [apps]
   resources: [deployments]
