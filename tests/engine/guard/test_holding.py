@@ -65,6 +65,35 @@ async def test_order_holds_when_bodies_arrive_in_another_order(rig: "Rig") -> No
     assert (await second.answer()).status == 200
 
 
+@pytest.mark.parametrize("lag", range(5))
+async def test_order_holds_when_a_later_one_is_woken_by_its_body_just_before(rig: "Rig", lag: int) -> None:
+    await rig.client.sleep()
+    first, second = rig.client.ask("first", body=()), rig.client.ask("second", body=())
+    await ticks()
+    second.feed(b"x")
+    await ticks(lag)
+    rig.guard._gate.set_open(admit=True)
+    await ticks()
+    assert rig.engine.served == ["first", "second"]
+    first.feed(b"x")
+    assert [(await request.answer()).status for request in (first, second)] == [200, 200]
+
+
+@pytest.mark.parametrize("lag", range(1, 5))
+async def test_a_client_that_is_seen_leaving_in_the_step_of_its_release_is_not_forwarded(
+    rig: "Rig", lag: int
+) -> None:
+    await rig.client.sleep()
+    request = rig.client.ask("gone")
+    await ticks()
+    request.leave()
+    await ticks(lag)
+    rig.guard._gate.set_open(admit=True)
+    await request.task
+    report = await rig.client.report()
+    assert (rig.engine.served, report["totals"]["left"], report["in_flight"]) == ([], 1, 0)
+
+
 async def test_a_body_that_is_still_arriving_is_handed_on_whole(rig: "Rig") -> None:
     await rig.client.sleep()
     request = rig.client.ask("x", body=())

@@ -246,7 +246,10 @@ async def test_other_kinds_of_scope_pass_through() -> None:
     assert seen == ["new kind"]
 
 
-async def test_it_is_added_to_an_app_as_vllm_adds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mount", ["", "/engine"])
+async def test_it_is_added_to_an_app_as_vllm_adds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mount: str
+) -> None:
     (tmp_path / "token").write_text(TOKEN)
     monkeypatch.setenv("DORMOUSE_TOKEN_FILE", str(tmp_path / "token"))
 
@@ -254,7 +257,7 @@ async def test_it_is_added_to_an_app_as_vllm_adds_it(tmp_path: Path, monkeypatch
         return JSONResponse({"is_sleeping": request.app.state.sleeping})
 
     async def switch(request: "Request") -> JSONResponse:
-        request.app.state.sleeping = request.url.path == "/sleep"
+        request.app.state.sleeping = request.url.path.endswith("/sleep")
         return JSONResponse({})
 
     async def complete(request: "Request") -> JSONResponse:
@@ -270,7 +273,11 @@ async def test_it_is_added_to_an_app_as_vllm_adds_it(tmp_path: Path, monkeypatch
     )
     app.state.sleeping = False
     app.add_middleware(Guard)
-    client = Client(app)
+
+    async def server(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "path": mount + scope["path"], "root_path": mount}, receive, send)
+
+    client = Client(server)
     assert (await client.sleep()).status == 200
     assert (await client.report())["tier"] == "Offloaded"
     held = client.ask(body=[b"hello"])
