@@ -18,17 +18,16 @@ on two cores:
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
-import subprocess
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import httpx
 
+from tests.cluster.processes import Child
 from tests.vllm_cpu.environment import ROOT
 
 if TYPE_CHECKING:
@@ -83,36 +82,27 @@ class Engine:
 
     url: str
     name: str
-    log: Path
-    process: subprocess.Popen[bytes]
+    process: Child
 
     def wait_until_healthy(self, seconds: float = START_SECONDS) -> None:
         """Return once `/health` answers 200; raises RuntimeError with the end of the log if it never does."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"{self.name} exited with {self.process.returncode}:\n{self.last_lines()}")
+            if self.process.exit_code is not None:
+                raise RuntimeError(
+                    f"{self.name} exited with {self.process.exit_code}:\n{self.process.log_tail(40)}"
+                )
             try:
                 if httpx.get(f"{self.url}/health", timeout=2).status_code == 200:
                     return
             except httpx.TransportError:
                 pass  # not listening yet
             time.sleep(0.25)
-        raise RuntimeError(f"{self.name} was not healthy after {seconds:.0f} s:\n{self.last_lines()}")
-
-    def last_lines(self, count: int = 40) -> str:
-        """The end of what it logged."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-count:])
+        raise RuntimeError(f"{self.name} was not healthy after {seconds:.0f} s:\n{self.process.log_tail(40)}")
 
     def stop(self) -> None:
         """Ask it to end, then end its whole process group: the engine core is a child of the API server."""
-        if self.process.poll() is None:
-            self.process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(STOP_SECONDS)
-        with suppress(ProcessLookupError):  # nobody of the group is left
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(STOP_SECONDS)
+        self.process.stop(STOP_SECONDS)
 
 
 def start(
@@ -120,11 +110,17 @@ def start(
 ) -> Engine:
     """Start an engine on a free port of `host`, without waiting; its log lies in `folder`."""
     port = free_port(host)
-    log = folder / f"{name}.log"
-    line = command(python, model, host=host, port=port, name=name, guard=token_file is not None)
-    with log.open("wb") as sink:
-        process = _spawn(line, variables(token_file=token_file), folder, sink)
-    return Engine(f"http://{host}:{port}", name, log, process)
+    process = Child(
+        f"vllm-{name}",
+        command(python, model, host=host, port=port, name=name, guard=token_file is not None),
+        state=folder,
+        log=folder / f"{name}.log",
+        env={**os.environ, **variables(token_file=token_file)},
+        cwd=folder,
+        # So that a killed test run lets the API server end the engine core with it.
+        death_signal=signal.SIGTERM,
+    )
+    return Engine(f"http://{host}:{port}", name, process)
 
 
 @contextmanager
@@ -137,19 +133,3 @@ def running(*engines: Engine) -> Iterator[None]:
     finally:
         for engine in engines:
             engine.stop()
-
-
-def _spawn(line: list[str], extra: dict[str, str], folder: Path, sink: IO[bytes]) -> subprocess.Popen[bytes]:
-    # setpriv (util-linux) has the kernel end the engine when the test run was killed and can't any more.
-    setpriv = shutil.which("setpriv")
-    prefix = [setpriv, "--pdeathsig", "TERM"] if setpriv else []
-    return subprocess.Popen(
-        [*prefix, *line],
-        env={**os.environ, **extra},
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=sink,
-        stderr=subprocess.STDOUT,
-        # Its own group, so that its children can be ended with it.
-        start_new_session=True,
-    )
