@@ -11,6 +11,8 @@ lists them.
 from __future__ import annotations
 
 import argparse
+import ast
+import itertools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dormouse.api.conditions import ConditionType, Reason, ReasonGroup
+from dormouse.domain.states import SETTLED, TRANSITIONS, EngineState, Operation, path
+from dormouse.settings import Settings
+from dormouse.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -164,9 +169,82 @@ def conditions() -> str:
     return "\n".join(parts)
 
 
+def settings() -> str:
+    """Make the page of the operator's environment variables."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default_factory or field.default in {None, ()} else f"`{field.default}`"
+        rows.append([f"`DORMOUSE_{name.upper()}`", default, _cell(field.description or "")])
+    intro = "The operator reads these environment variables once, at start. Durations are seconds.\n\n"
+    banner = _banner("operator/dormouse/settings.py")
+    return f"{banner}\n# Settings\n\n{intro}" + _table(["variable", "default", "meaning"], rows)
+
+
+def metrics() -> str:
+    """Make the page of the operator's metrics."""
+    watched = Metrics()
+    watched.watch(lambda: ({}, {}))
+    rows = []
+    for family in watched.registry.collect():
+        suffix = "_total" if family.type == "counter" else ""
+        rows.append([f"`{family.name}{suffix}`", family.type, _cell(family.documentation)])
+    banner = _banner("operator/dormouse/telemetry/metrics.py")
+    return f"{banner}\n# Metrics\n\n" + _table(["metric", "type", "meaning"], sorted(rows))
+
+
+def states() -> str:
+    """Draw the state machine of an engine, with the tables it is drawn from."""
+    lines = ["```mermaid", "stateDiagram-v2"]
+    lines += [
+        f"    {source.value} --> {target.value}: {operation.value}"
+        for (source, operation), target in TRANSITIONS.items()
+        if operation is not Operation.RESTART
+    ]
+    restarted = ", ".join(source.value for source, operation in TRANSITIONS if operation is Operation.RESTART)
+    lines.append("```")
+    ways = [
+        [f"`{state.value}`", f"`{tier.value}`", " → ".join(step.value for step in way)]
+        for state in EngineState
+        for tier in SETTLED
+        if (way := path(state, tier))
+    ]
+    notes = _notes(ROOT / "operator" / "dormouse" / "domain" / "states.py", "EngineState")
+    rows = [[f"`{state.value}`", notes[state.name]] for state in EngineState]
+    return (
+        _banner("operator/dormouse/domain/states.py")
+        + "\n# The states of an engine\n\nA state is observed, never remembered. Operations lead where the arrows "
+        + "say; the way to a tier is the shortest path.\n\n"
+        + "\n".join(lines)
+        + f"\n\nA restart of the pod is the last resort for an engine that is {restarted}.\n\n"
+        + _table(["state", "meaning"], rows)
+        + "\n## The way to a tier\n\n"
+        + _table(["from", "to", "operations"], ways)
+    )
+
+
+def _notes(source: Path, name: str) -> dict[str, str]:
+    """Return the docstrings below the members of a class, which Python itself does not keep."""
+    tree = ast.parse(source.read_text())
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    notes = {}
+    for member, note in itertools.pairwise(body):
+        if (
+            isinstance(member, ast.Assign)
+            and isinstance(note, ast.Expr)
+            and isinstance(note.value, ast.Constant)
+        ):
+            target = member.targets[0]
+            assert isinstance(target, ast.Name)
+            notes[target.id] = _cell(str(note.value.value))
+    return notes
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "docs/reference/sleepingmodel.md": sleepingmodel,
     "docs/reference/conditions.md": conditions,
+    "docs/reference/settings.md": settings,
+    "docs/reference/metrics.md": metrics,
+    "docs/explanation/states.md": states,
 }
 
 
