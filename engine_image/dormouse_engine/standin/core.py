@@ -16,7 +16,7 @@ from dormouse_engine.standin.scheduler import PauseState, Scheduler
 from dormouse_engine.standin.weights import END
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 
     from dormouse_engine.standin.device import DeviceSet
     from dormouse_engine.standin.options import Options
@@ -238,8 +238,10 @@ class Core:
             # Looked at here, since the caller that wanted it may have left.
             task.exception()
 
-    async def _background(self, work: Awaitable[T]) -> T:
+    async def _background(self, work: Coroutine[Any, Any, T]) -> T:
         """Run to the end even when the caller leaves; a dead core ends it with CoreDeadError."""
+        if self.dead:
+            work.close()
         self._check()
         task = asyncio.ensure_future(work)
         self._tasks.add(task)

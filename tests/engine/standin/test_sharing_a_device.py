@@ -72,6 +72,9 @@ def test_a_kv_cache_that_does_not_fit_leaves_the_weights_awake(start: Start, dev
     first = start(**sizes)
     first.post("/sleep", level=2)
     start(**sizes | {"weights_bytes": "8Gi"})
+    # Woken together they come together or not at all.
+    assert first.post("/wake_up").status_code == 500
+    assert first.memory()["resident"] == []
     assert first.post("/wake_up", tags="weights").status_code == 200
     assert first.post("/wake_up", tags="kv_cache").status_code == 500
     assert first.memory()["resident"] == ["weights"]
