@@ -15,7 +15,17 @@ if TYPE_CHECKING:
 
 def test_real_vllm_keeps_the_contract_that_the_stand_in_keeps(pair: Pair) -> None:
     # A session of its own, because that suite chooses its engine by its environment.
-    suite = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/contract/engine"]
+    suite = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-m",
+        "",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/contract/engine",
+    ]
     told = {
         **os.environ,
         "DORMOUSE_CONTRACT_URL": pair.bare.url,
