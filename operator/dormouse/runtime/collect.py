@@ -7,11 +7,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from dormouse.api.names import LABEL_MODEL
 from dormouse.domain import force, ledger, summary
 from dormouse.domain.snapshot import UNKNOWN_DEVICE, DeviceKey, Engine, Model, Reach, Snapshot
 from dormouse.domain.states import UNSETTLED, EngineState
-from dormouse.engines.links import Target
 from dormouse.runtime.neighbourhood import Neighbourhood
 
 if TYPE_CHECKING:
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     from dormouse.domain.snapshot import EngineKey, ModelKey
     from dormouse.runtime.attempts import AttemptBook
     from dormouse.runtime.ports import Engines
+    from dormouse.runtime.roster import Roster
 
 
 @dataclass(slots=True)
@@ -30,6 +29,7 @@ class Collector:
 
     store: Store
     engines: Engines
+    roster: Roster
     attempts: AttemptBook
     template_error: Callable[[ModelKey], str | None]
     clock: Callable[[], float]
@@ -37,23 +37,6 @@ class Collector:
     neighbourhood: Neighbourhood = field(default_factory=Neighbourhood)
     _first_seen: dict[EngineKey, tuple[str, float]] = field(default_factory=dict)
     _generations: dict[ModelKey, int] = field(default_factory=dict)
-
-    # ── whom to follow ───────────────────────────────────────────────────────────────────────────────────
-
-    def targets(self) -> dict[EngineKey, Target]:
-        """Return every engine to be followed: running pods of readable models that are theirs."""
-        return {
-            pod.key: Target(
-                address=pod.ip,
-                port=view.model.spec.engine.port,
-                node=pod.node,
-                container_id=pod.container_id,
-            )
-            for key in self.store.models()
-            if (view := self.store.model(key)) is not None and view.model is not None
-            for pod in self._own_pods(view)
-            if pod.ip and pod.container_id and not pod.crashed
-        }
 
     def forget(self, gone: Iterable[EngineKey]) -> None:
         """Drop what is remembered of engines that are gone."""
@@ -79,10 +62,11 @@ class Collector:
     def engine(self, key: EngineKey) -> Engine | None:
         """Return one engine as observed now; None when its pod is gone, going, or not its model's."""
         pod = self.store.pod(key)
-        view = self.store.model(pod.model) if pod else None
-        if pod is None or view is None or view.model is None or pod.deleting or self._stranger(view, pod):
+        if pod is None or pod.deleting:
             return None
-        return self._engine(pod)
+        view = self.roster.view(pod.model)
+        theirs = self.roster.orphaned(pod.model) if view is None else not self.roster.stranger(view, pod)
+        return self._engine(pod) if theirs else None
 
     def books_of(self, devices: Iterable[DeviceKey]) -> dict[DeviceKey, ledger.Book]:
         """Return the freshest measurement of some devices."""
@@ -91,10 +75,7 @@ class Collector:
 
     def engines_of(self, key: ModelKey) -> list[Engine]:
         """Return the engines of one model."""
-        view = self.store.model(key)
-        if view is None or view.model is None:
-            return []
-        return [self._engine(pod) for pod in self._own_pods(view)]
+        return [self._engine(pod) for pod in self.roster.pods_of(key)]
 
     def census(self) -> tuple[Counter[str], Counter[str]]:
         """Return models by tier and engines by state, for metrics."""
@@ -108,10 +89,10 @@ class Collector:
         return tiers, states
 
     def model(self, key: ModelKey) -> Model | None:
-        """Return one model; None when it is gone or can't be read."""
-        view = self.store.model(key)
-        if view is None or view.model is None or view.deleting:
-            return None
+        """Return one model, or what stands for it where only orphans are left; None when it can't be read."""
+        view = self.roster.view(key)
+        if view is None or view.model is None:
+            return self.roster.orphans_model(key) if self.roster.orphaned(key) else None
         return Model(
             key=key,
             uid=view.uid,
@@ -124,46 +105,30 @@ class Collector:
             strangers=tuple(
                 text
                 for pod in self.store.pods_of(key)
-                if not pod.deleting and (text := self._stranger(view, pod))
+                if not pod.deleting and (text := self.roster.stranger(view, pod))
             ),
         )
 
     def snapshot(self, root: ModelKey, locked: frozenset[DeviceKey]) -> Snapshot:
-        """Return the group of engines that a decision about `root` reads."""
-        own = self.engines_of(root)
-        for engine in own:
+        """Return the group of engines that a decision about `root` reads: its own, and all that share devices."""
+        engines = {engine.key: engine for engine in self.engines_of(root)}
+        for engine in engines.values():
             self.neighbourhood.place(engine.key, engine.devices)
-        engines = {engine.key: engine for engine in own}
-        leaves: set[EngineKey] = {engine.key for engine in own if _leaf(engine)}
-        # Neighbours are placed when they report, so one pass over the index finds them all; an engine
-        # that moved since is put right by its own look.
-        for key in self.neighbourhood.group(engines, frozenset(leaves)):
-            neighbour = None if key in engines else self.engine(key)
-            if neighbour is not None:
-                engines[key] = neighbour
+
+        def follow(key: EngineKey) -> bool:
+            """Take an engine in; whether its own neighbours matter too."""
+            engine = engines.get(key) or self.engine(key)
+            if engine is None:
+                return False
+            engines[key] = engine
+            return not _leaf(engine)
+
+        self.neighbourhood.walk(tuple(engines), follow)
         models = {key: model for key in {e.model for e in engines.values()} if (model := self.model(key))}
         present = tuple(engine for _, engine in sorted(engines.items()) if engine.model in models)
         return Snapshot(models=models, engines=present, locked=locked)
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────
-
-    def _own_pods(self, view: ModelView) -> list[PodView]:
-        return [p for p in self.store.pods_of(view.key) if not p.deleting and not self._stranger(view, p)]
-
-    def _stranger(self, view: ModelView, pod: PodView) -> str:
-        """Say why a labelled pod is not this model's engine; "" when it is."""
-        if view.model is None:
-            return ""
-        if view.model.managed and not _made_by(view.key.name, pod):
-            return f"pod {pod.key.pod} carries the label {LABEL_MODEL} but is not made from engine.template"
-        seen = self.engines.observe(pod.key)
-        wanted = view.model.served_name
-        if seen is not None and seen.serves and wanted not in seen.serves:
-            served = ", ".join(seen.serves)
-            return (
-                f"pod {pod.key.pod} serves {served}, not {wanted}: set spec.modelName, or label the right pod"
-            )
-        return ""
 
     def _engine(self, pod: PodView) -> Engine:
         seen_id, since = self._first_seen.setdefault(pod.key, (pod.container_id, self.clock()))
@@ -217,12 +182,3 @@ class Collector:
 def _leaf(engine: Engine) -> bool:
     """Whether an engine is asked nothing and so pulls nobody into a decision."""
     return engine.state in UNSETTLED or (engine.state is EngineState.PENDING and not engine.crashed)
-
-
-def _made_by(deployment: str, pod: PodView) -> bool:
-    """Whether a pod comes from our Deployment: its ReplicaSet is named `<deployment>-<template hash>`."""
-    return (
-        pod.owner is not None
-        and pod.owner.kind == "ReplicaSet"
-        and pod.owner.name.rpartition("-")[0] == deployment
-    )

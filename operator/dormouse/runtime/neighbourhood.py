@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dormouse.domain.snapshot import UNKNOWN_DEVICE, DeviceKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from dormouse.domain.snapshot import EngineKey
 
@@ -56,22 +56,17 @@ class Neighbourhood:
                 found |= self._by_device[DeviceKey(device.node, UNKNOWN_DEVICE)]
         return found
 
-    def group(
-        self, engines: Iterable[EngineKey], leaves: frozenset[EngineKey] = frozenset()
-    ) -> set[EngineKey]:
-        """Return `engines` and all that share devices with them, however indirectly.
+    def walk(self, start: Iterable[EngineKey], follow: Callable[[EngineKey], bool]) -> None:
+        """Visit `start` and all that share devices with them, however indirectly.
 
-        `leaves` are taken in and not followed: an engine that boots may sit on any device of its node, but as it
-        is asked nothing it must not make one group of the whole node.
+        `follow` is asked once about each engine and says whether to go on to its neighbours: one that boots may
+        sit on any device of its node, but as nothing is asked of it, it must not make one group of the node.
         """
-        todo = list(engines)
-        found = set(todo)
+        todo = list(start)
+        met = set(todo)
         while todo:
             engine = todo.pop()
-            if engine in leaves:
-                continue
-            for other in self.on(self.devices(engine)):
-                if other not in found:
-                    found.add(other)
-                    todo.append(other)
-        return found
+            if follow(engine):
+                new = self.on(self.devices(engine)) - met
+                met |= new
+                todo += new

@@ -28,6 +28,7 @@ from dormouse.runtime.collect import Collector
 from dormouse.runtime.jobs import JobRunner
 from dormouse.runtime.journal import Journal
 from dormouse.runtime.loop import Loop
+from dormouse.runtime.roster import Roster
 from dormouse.runtime.statusdesk import StatusDesk
 from dormouse.telemetry.metrics import Metrics
 
@@ -98,7 +99,15 @@ class Operator:
         self._port = port
         self._engines = EngineLinks(settings=settings, on_change=self._engine_changed)
         attempts = AttemptBook(base=settings.retry_base, cap=settings.retry_cap, clock=time.monotonic)
-        self._collector = Collector(port.store, self._engines, attempts, port.template_error, time.monotonic)
+        self._roster = Roster(port.store, self._engines)
+        self._collector = Collector(
+            store=port.store,
+            engines=self._engines,
+            roster=self._roster,
+            attempts=attempts,
+            template_error=port.template_error,
+            clock=time.monotonic,
+        )
         verdicts: dict[EngineKey, Verdict] = {}
         running: dict[EngineKey, Reason] = {}
         self._status = StatusDesk(
@@ -162,7 +171,7 @@ class Operator:
         else:
             self._collector.respect_generation(view)
             self._port.look_at_children(model)
-            self._loop.look(model)
+        self._loop.look(model)
         if not self._retargeting:
             self._retargeting = True
             asyncio.get_running_loop().call_later(RETARGET_DELAY, self._retarget)
@@ -172,7 +181,7 @@ class Operator:
         self._retargeting = False
         if not self._leading or self._port is None:
             return
-        self._engines.keep(self._collector.targets())
+        self._engines.keep(self._roster.targets())
         present = {pod.key for pod in self._port.store.pods()}
         gone = self._collector.known() - present
         for key in gone:
