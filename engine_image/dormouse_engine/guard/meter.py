@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from dormouse_engine.guard.probe import DeviceMemory, Probe, resident_host_bytes
 
@@ -71,6 +71,7 @@ class Meter:
         self._patience = patience
         self._running: asyncio.Future[None] | None = None
         self._at: float | None = None
+        self._trouble = ""
 
     def age(self) -> float | None:
         """Return how old `latest` is, in seconds; None before the first measurement."""
@@ -89,42 +90,51 @@ class Meter:
                 self._running = self._start()
                 await asyncio.shield(self._running)
         except TimeoutError:
-            _log.warning("measuring memory takes longer than %g s: the last figures stay", self._patience)
+            self._tell(f"it takes longer than {self._patience:g} s")
             return False
         return self._at is not None and self._at >= begun
 
     def _start(self) -> "asyncio.Future[None]":
-        loop = asyncio.get_running_loop()
+        loop, begun = asyncio.get_running_loop(), self._clock()
         done: asyncio.Future[None] = loop.create_future()
 
-        def finish(measurement: Measurement | None) -> None:
+        def finish(result: Measurement | Exception) -> None:
             self._running = None
-            if measurement is not None:
-                self.latest = measurement
-                self._at = self._clock()
+            if isinstance(result, Measurement):
+                self.latest, self._at = result, begun
+                self._tell("")
+            else:
+                self._tell(f"{type(result).__name__}: {result}")
             if not done.done():
                 done.set_result(None)
 
         def work() -> None:
-            measurement = _take(self._probe)
+            result = _take(self._probe)
             try:
-                loop.call_soon_threadsafe(finish, measurement)
+                loop.call_soon_threadsafe(finish, result)
             except RuntimeError:
                 _log.debug("the loop ended before a measurement did")
 
         threading.Thread(target=work, name="dormouse-probe", daemon=True).start()
         return done
 
+    def _tell(self, trouble: str) -> None:
+        """Log trouble when it begins, changes or ends, not at every report."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            _log.warning(
+                "memory %s",
+                f"can't be measured, the last figures stay: {trouble}" if trouble else "is measured again",
+            )
 
-def _take(probe: Probe) -> Measurement | None:
+
+def _take(probe: Probe) -> Measurement | Exception:
     try:
-        values: dict[str, Any] = {
-            "devices": tuple(probe.devices()),
-            "tags": probe.tags(),
-            "backup": probe.backup_bytes(),
-            "rss": resident_host_bytes(),
-        }
-    except Exception:  # noqa: BLE001 - a probe may fail in any way; the figures before stay
-        _log.warning("memory could not be measured this time", exc_info=True)
-        return None
-    return Measurement(**values)
+        return Measurement(
+            devices=tuple(probe.devices()),
+            tags=probe.tags(),
+            backup=probe.backup_bytes(),
+            rss=resident_host_bytes(),
+        )
+    except Exception as error:  # noqa: BLE001 - a probe may fail in any way; the figures before stay
+        return error

@@ -9,6 +9,7 @@ import pytest
 from dormouse_engine import __version__
 from dormouse_engine.guard.meter import Meter
 from dormouse_engine.guard.probe import HostProbe, resident_host_bytes
+from tests.engine.guard.client import until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -149,6 +150,7 @@ async def test_a_probe_that_hangs_does_not_freeze_the_report(rig: "Rig") -> None
     report = await asyncio.wait_for(rig.client.report(), 5)
     again = await asyncio.wait_for(rig.client.report(), 5)
     release.set()
+    await until(rig.guard._reporter._meter.measure)
     assert report["devices"] == again["devices"] != []
 
 
@@ -186,6 +188,22 @@ async def test_a_measurement_that_takes_too_long_keeps_the_figures_before() -> N
     assert await meter.measure() is False
     assert meter.latest.backup is None
     release.set()
+    await until(meter.measure)
+    assert meter.latest.backup == 1
+
+
+async def test_a_broken_probe_is_logged_when_it_breaks_and_when_it_is_well_again(
+    rig: "Rig", caplog: pytest.LogCaptureFixture
+) -> None:
+    for broken in (False, True, True, True, False, False):
+        rig.probe.broken = broken
+        rig.clock.ahead += 5
+        await rig.client.report()
+    told = [record.message for record in caplog.records if record.name == "dormouse.guard"]
+    assert told == [
+        "memory can't be measured, the last figures stay: OSError: the driver is gone",
+        "memory is measured again",
+    ]
 
 
 def test_host_memory_is_measured_with_the_children() -> None:
