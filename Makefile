@@ -52,7 +52,7 @@ cluster-binaries: $(STAMP) ## find or build etcd, kube-apiserver and friends (mi
 
 .PHONY: test
 test: $(STAMP) cluster-binaries ## unit, property, contract and operator tests, on a real API server
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --ignore=tests/chart --ignore=tests/image --ignore=tests/storm
 
 .PHONY: test-unit
 test-unit: $(STAMP) ## the tests that need no cluster: seconds
@@ -67,6 +67,7 @@ check: $(STAMP) ## lint, format, types, import contracts, generated files
 	@$(BIN)/python docs/generate.py --check
 	@$(BIN)/python charts/generate_crds.py --check
 	@$(BIN)/python charts/generate_readme.py --check
+	@$(BIN)/hadolint operator/Dockerfile
 	@test ! -e operator/__init__.py || { echo "operator/__init__.py shadows the standard library's operator: remove it"; exit 1; }
 
 .PHONY: fix
@@ -80,16 +81,19 @@ fix: $(STAMP) ## let the linter and the generators mend what they can
 .PHONY: chart
 chart: $(STAMP) cluster-binaries ## lint and render the charts, install them, run the operator as their ServiceAccount
 	@$(BIN)/python -m tests.cluster binaries --for helm
-	@$(BIN)/python -m pytest tests/chart -m "slow or not slow"
+	@$(BIN)/python -m pytest tests/chart
+
+.PHONY: test-image
+test-image: $(STAMP) ## run the steps of operator/Dockerfile in plain folders and lint it
+	@$(BIN)/python -m pytest tests/image
 
 .PHONY: test-storm
 test-storm: $(STAMP) cluster-binaries ## 500 sleep and wake cycles under random load and random faults
-	@$(BIN)/python -m pytest tests/storm -m "slow or not slow" -s
+	@$(BIN)/python -m pytest tests/storm -s
 
 .PHONY: test-vllm-cpu
-test-vllm-cpu: $(STAMP) cluster-binaries ## real vLLM on a CPU: contract, guard and operator (9 GB of disk the first time)
-	@$(BIN)/python -m tests.vllm_cpu.environment
-	@$(BIN)/python -m pytest tests/vllm_cpu -m "slow or not slow"
+test-vllm-cpu: $(STAMP) cluster-binaries ## real vLLM on a CPU: contract, guard and operator (5.5 GB of disk the first time)
+	@$(BIN)/python -m tests.vllm_cpu
 
 .PHONY: bench-control
 bench-control: $(STAMP) cluster-binaries ## the operator under a swarm of MODELS engines (200); last line is JSON
@@ -108,6 +112,7 @@ lock: $(STAMP) ## resolve the requirement locks anew
 	@$(UV) $(COMPILE) --group dev --extra standin pyproject.toml engine_image/pyproject.toml -o requirements/dev.txt
 	@$(UV) $(COMPILE) pyproject.toml -o requirements/operator.txt
 	@$(UV) $(COMPILE) --extra standin engine_image/pyproject.toml -o requirements/standin.txt
+	@echo 'hatchling>=1.27' | $(UV) $(COMPILE) - -o requirements/build.txt
 
 .PHONY: down
 down: $(STAMP) ## stop whatever an interrupted demo or test left running

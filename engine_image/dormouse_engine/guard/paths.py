@@ -43,6 +43,7 @@ SERVING: Final = frozenset(
         "/score",
         "/rerank",
         "/v2/rerank",
+        "/generative_scoring",
         "/v2/embed",
         "/invocations",
     }
