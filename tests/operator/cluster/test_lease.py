@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import AsyncExitStack
+from datetime import datetime, tzinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from dormouse.cluster import lease as lease_module
 from dormouse.cluster.client import Client
 from dormouse.cluster.lease import Leadership, steady_clock
 from dormouse.cluster.resources import LEASES
@@ -68,7 +68,7 @@ async def test_the_second_stands_by_while_the_first_renews(
     assert (await spec_of(client, namespace))["holderIdentity"] == first.identity
 
 
-async def test_two_that_start_at_once_never_lead_both(client: Client, candidate: Candidate) -> None:
+async def test_two_that_start_at_once_never_lead_both(candidate: Candidate) -> None:
     candidates = [candidate(f"c{number}") for number in range(5)]
     tasks = [asyncio.create_task(one.acquire()) for one in candidates]
     await eventually("a leader", lambda: any(one.held for one in candidates))
@@ -96,7 +96,7 @@ async def test_a_lease_given_back_is_taken_at_once(
 
 
 async def test_a_killed_leader_is_followed_after_the_duration(
-    installed: Cluster, client: Client, namespace: str, candidate: Candidate, tmp_path: Path
+    installed: Cluster, namespace: str, candidate: Candidate
 ) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -126,7 +126,7 @@ async def test_a_killed_leader_is_followed_after_the_duration(
 
 
 async def test_a_leader_cut_off_gives_up_before_anyone_may_follow(
-    client: Client, transport: Faulty, candidate: Candidate
+    transport: Faulty, candidate: Candidate
 ) -> None:
     def fault(request: Request) -> Answer | None:
         if "first" in str(request.body):
@@ -147,7 +147,7 @@ async def test_a_leader_cut_off_gives_up_before_anyone_may_follow(
 
 
 async def test_a_renewal_that_hangs_does_not_outlive_the_deadline(
-    client: Client, transport: Faulty, candidate: Candidate
+    transport: Faulty, candidate: Candidate
 ) -> None:
     inner = transport.inner
 
@@ -168,7 +168,7 @@ async def test_a_renewal_that_hangs_does_not_outlive_the_deadline(
 
 
 async def test_a_busy_server_within_the_deadline_costs_nothing(
-    client: Client, transport: Faulty, candidate: Candidate
+    transport: Faulty, candidate: Candidate
 ) -> None:
     first = candidate("first")
     await first.acquire()
@@ -244,14 +244,13 @@ async def test_a_wall_clock_that_jumps_moves_no_lease(
     await first.acquire()
     waiting = asyncio.create_task(second.acquire())
     await asyncio.sleep(0.2)
-    real = lease_module.datetime
 
-    class Jumped(real):
+    class Jumped(datetime):
         @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return real.now(tz).replace(year=year)
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz).replace(year=year)
 
-    monkeypatch.setattr(lease_module, "datetime", Jumped)
+    monkeypatch.setattr("dormouse.cluster.lease.datetime", Jumped)
     for _ in range(24):
         await asyncio.sleep(0.1)
         assert first.held

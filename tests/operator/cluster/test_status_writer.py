@@ -13,7 +13,7 @@ from dormouse.cluster.status_writer import StatusWriter, meaning
 from dormouse.cluster.store import Store
 from dormouse.cluster.transport import Answer
 from dormouse.errors import UnavailableError
-from tests.operator.cluster.conftest import manifest
+from tests.operator.cluster.conftest import eventually, manifest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ def condition(kind: str, message: str = "m") -> dict[str, Any]:
     }
 
 
-STATUS = {
+STATUS: dict[str, Any] = {
     "tier": "Awake",
     "conditions": [condition("Ready"), condition("Awake")],
     "engines": [{"pod": "a", "devices": ["d1", "d2"]}, {"pod": "b"}],
@@ -66,7 +66,7 @@ async def uid(client: Client, store: Store, key: ModelKey, transport: Faulty) ->
 def test_order_has_no_meaning() -> None:
     turned = {
         "engines": [{"pod": "b"}, {"pod": "a", "devices": ["d2", "d1"]}],
-        "conditions": STATUS["conditions"][::-1],  # type: ignore[index]  # a list, as everybody sees
+        "conditions": STATUS["conditions"][::-1],
         "tier": "Awake",
     }
     assert meaning(turned) == meaning(STATUS)
@@ -84,7 +84,7 @@ async def test_news_within_the_delay_is_one_write_and_the_same_news_none(
     body = await client.get(MODELS, *key)
     assert body is not None
     assert body["status"] == STATUS
-    writer.want(key, uid, {**STATUS, "conditions": STATUS["conditions"][::-1]})  # type: ignore[index]  # as above
+    writer.want(key, uid, {**STATUS, "conditions": STATUS["conditions"][::-1]})
     await writer.settle()
     assert len(transport.writes()) == 1
 
@@ -106,7 +106,7 @@ async def test_a_change_by_hand_is_put_right_once_and_what_can_not_be_is_left(
 ) -> None:
     writer.want(key, uid, STATUS)
     await writer.settle()
-    by_hand = {"tier": "Zero", "conditions": [condition("Handmade"), *STATUS["conditions"]]}  # type: ignore[misc]  # a list
+    by_hand = {"tier": "Zero", "conditions": [condition("Handmade"), *STATUS["conditions"]]}
     edited = await client.call(
         "PATCH",
         MODELS.path(*key, "status"),
@@ -200,9 +200,7 @@ async def test_one_model_in_trouble_does_not_hold_up_another(
     transport.fault = fault
     writer.want(key, uid, STATUS)
     writer.want(other, body["metadata"]["uid"], STATUS)
-    async with asyncio.timeout(10):
-        while (await client.get(MODELS, *other) or {}).get("status") != STATUS:
-            await asyncio.sleep(0.1)
+    await eventually("the other's status", lambda: (view := store.model(other)) and view.status == STATUS)
     transport.fault = lambda _: None
     await writer.settle()
     assert (await client.get(MODELS, *key) or {})["status"] == STATUS
