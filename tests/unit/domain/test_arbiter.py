@@ -12,7 +12,7 @@ from dormouse.domain.states import EngineState, Operation
 
 from .build import GIB, engine, memory, model, snapshot, tried
 
-S, O = EngineState, Operation
+S, Op = EngineState, Operation
 RULES = Rules(min_residency=2, drain_after=30)
 ASLEEP = memory(free=39, process=1)
 AWAKE = memory(free=39, process=60)
@@ -43,13 +43,13 @@ def test_a_quiet_device_moves_nothing() -> None:
 def test_demand_wakes_at_once_when_there_is_room() -> None:
     roomy = engine("a", S.OFFLOADED, memory(free=99, process=1), held=1)
     plan = run(roomy)
-    assert steps(plan) == [("a-pod", O.WAKE)]
+    assert steps(plan) == [("a-pod", Op.WAKE)]
     assert plan.jobs[0].needs == {DeviceKey("n", "0"): 59 * GIB}
 
 
 def test_the_idle_neighbour_sleeps_first_in_the_same_job() -> None:
     plan = run(asleep(held=1), awake())
-    assert steps(plan) == [("b-pod", O.SLEEP_OFFLOAD), ("a-pod", O.WAKE)]
+    assert steps(plan) == [("b-pod", Op.SLEEP_OFFLOAD), ("a-pod", Op.WAKE)]
     assert plan.verdicts[awake().key].reason is Reason.IDLE_NEIGHBOUR_NEEDS_ROOM
 
 
@@ -58,14 +58,14 @@ def test_the_least_recently_used_neighbour_is_taken() -> None:
     older = engine("b", S.AWAKE, small, idle_seconds=500)
     newer = engine("c", S.AWAKE, small, idle_seconds=5)
     wants = engine("a", S.OFFLOADED, memory(total=150, free=20, process=1), held=1)
-    assert steps(run(wants, newer, older)) == [("b-pod", O.SLEEP_OFFLOAD), ("a-pod", O.WAKE)]
+    assert steps(run(wants, newer, older)) == [("b-pod", Op.SLEEP_OFFLOAD), ("a-pod", Op.WAKE)]
 
 
 def test_a_victim_that_became_unnecessary_is_let_off() -> None:
     tiny = engine("b", S.AWAKE, memory(free=30, process=5, footprint=5), idle_seconds=900)
     large = engine("c", S.AWAKE, memory(free=30, process=60, footprint=60), idle_seconds=10)
     wants = engine("a", S.OFFLOADED, memory(free=30, process=1, footprint=60), held=1)
-    assert steps(run(wants, tiny, large)) == [("c-pod", O.SLEEP_OFFLOAD), ("a-pod", O.WAKE)]
+    assert steps(run(wants, tiny, large)) == [("c-pod", Op.SLEEP_OFFLOAD), ("a-pod", Op.WAKE)]
 
 
 def test_if_all_idle_neighbours_together_do_not_suffice_nothing_moves() -> None:
@@ -94,7 +94,7 @@ def test_what_was_never_measured_is_not_counted_on() -> None:
 def test_before_the_first_sleep_the_pool_tells_what_it_would_free() -> None:
     tags = {"weights": 40 * GIB, "kv_cache": 19 * GIB}
     fresh = engine("b", S.AWAKE, memory(free=39, process=60, residual=None), idle_seconds=50, tags=tags)
-    assert steps(run(asleep(held=1), fresh)) == [("b-pod", O.SLEEP_OFFLOAD), ("a-pod", O.WAKE)]
+    assert steps(run(asleep(held=1), fresh)) == [("b-pod", Op.SLEEP_OFFLOAD), ("a-pod", Op.WAKE)]
 
 
 def test_a_wake_without_a_measured_footprint_is_not_tried() -> None:
@@ -119,7 +119,7 @@ def test_a_busy_neighbour_is_drained_when_a_request_has_waited_long_enough() -> 
     assert early.jobs == ()
     assert early.look_again == 1
     late = run(asleep(held=1, oldest_held_seconds=30), busy)
-    assert steps(late)[0] == ("b-pod", O.SLEEP_OFFLOAD)
+    assert steps(late)[0] == ("b-pod", Op.SLEEP_OFFLOAD)
     assert late.jobs[0].steps[0].min_idle_seconds is None
 
 
@@ -128,7 +128,7 @@ def test_one_transition_per_device_at_a_time() -> None:
     first = engine("a", S.OFFLOADED, roomy, held=1, oldest_held_seconds=2)
     second = engine("b", S.OFFLOADED, roomy, held=1, oldest_held_seconds=9)
     plan = run(first, second)
-    assert steps(plan) == [("b-pod", O.WAKE)]
+    assert steps(plan) == [("b-pod", Op.WAKE)]
     assert plan.verdicts[first.key].reason is Reason.TRANSITION_IN_PROGRESS
 
 
@@ -148,7 +148,7 @@ def test_a_tensor_parallel_wake_needs_room_on_every_device() -> None:
     wants = engine("a", S.OFFLOADED, *on_both, held=1)
     neighbour = engine("b", S.AWAKE, memory("1", free=5, process=90, footprint=90), idle_seconds=60)
     plan = run(wants, neighbour)
-    assert steps(plan) == [("b-pod", O.SLEEP_OFFLOAD), ("a-pod", O.WAKE)]
+    assert steps(plan) == [("b-pod", Op.SLEEP_OFFLOAD), ("a-pod", Op.WAKE)]
     assert plan.jobs[0].devices == {DeviceKey("n", "0"), DeviceKey("n", "1")}
 
 
@@ -162,7 +162,7 @@ def test_nothing_moves_beside_a_neighbour_that_boots() -> None:
 def test_a_boot_that_outlasts_its_time_out_holds_up_nobody() -> None:
     stuck = engine("b", S.BOOTING, age_seconds=99, devices=frozenset({DeviceKey("n", UNKNOWN_DEVICE)}))
     roomy = engine("a", S.OFFLOADED, memory(free=99, process=1), held=1)
-    assert steps(run(roomy, stuck, specs={"b": {"engine": {"startTimeout": "1m"}}})) == [("a-pod", O.WAKE)]
+    assert steps(run(roomy, stuck, specs={"b": {"engine": {"startTimeout": "1m"}}})) == [("a-pod", Op.WAKE)]
 
 
 def crashed(crashes: int) -> Engine:
@@ -172,7 +172,7 @@ def crashed(crashes: int) -> Engine:
 
 def test_idle_neighbours_sleep_for_an_engine_that_died_while_it_booted() -> None:
     plan = run(awake("b"), crashed(1))
-    assert steps(plan) == [("b-pod", O.SLEEP_OFFLOAD)]
+    assert steps(plan) == [("b-pod", Op.SLEEP_OFFLOAD)]
     assert plan.jobs[0].reason is Reason.IDLE_NEIGHBOUR_NEEDS_ROOM
 
 
@@ -186,17 +186,17 @@ def test_a_failed_wake_is_rolled_back_before_anything_else_touches_the_device() 
     dirty = engine("a", S.DIRTY, memory(free=20, process=30))
     other = engine("b", S.OFFLOADED, memory(free=20, process=1), held=1, oldest_held_seconds=99)
     plan = run(dirty, other)
-    assert steps(plan) == [("a-pod", O.SLEEP_OFFLOAD)]
+    assert steps(plan) == [("a-pod", Op.SLEEP_OFFLOAD)]
     assert plan.jobs[0].reason is Reason.ROLL_BACK
 
 
 def test_a_level_two_wake_that_failed_is_rolled_back_to_level_two() -> None:
-    assert steps(run(engine("a", S.DIRTY, AWAKE, tier=Tier.DISCARDED))) == [("a-pod", O.SLEEP_DISCARD)]
+    assert steps(run(engine("a", S.DIRTY, AWAKE, tier=Tier.DISCARDED))) == [("a-pod", Op.SLEEP_DISCARD)]
 
 
 def test_an_engine_that_can_not_be_rolled_back_is_restarted() -> None:
     plan = run(tried(engine("a", S.DIRTY, AWAKE), rollbacks=3))
-    assert steps(plan) == [("a-pod", O.RESTART)]
+    assert steps(plan) == [("a-pod", Op.RESTART)]
 
 
 def test_failed_wakes_are_tried_again_after_a_pause_then_the_pod_is_restarted_then_it_is_stalled() -> None:
@@ -204,8 +204,8 @@ def test_failed_wakes_are_tried_again_after_a_pause_then_the_pod_is_restarted_th
     pausing = run(tried(roomy, failed=1, wait_seconds=4, message="out of memory"))
     assert pausing.jobs == ()
     assert pausing.look_again == 4
-    assert steps(run(tried(roomy, failed=2))) == [("a-pod", O.WAKE)]
-    assert steps(run(tried(roomy, failed=3))) == [("a-pod", O.RESTART)]
+    assert steps(run(tried(roomy, failed=2))) == [("a-pod", Op.WAKE)]
+    assert steps(run(tried(roomy, failed=3))) == [("a-pod", Op.RESTART)]
     stalled = run(tried(roomy, failed=3), a=model("a", restarts=1))
     assert stalled.jobs == ()
     assert stalled.verdicts[roomy.key].reason is Reason.WAKE_ATTEMPTS_EXHAUSTED
@@ -221,16 +221,16 @@ def test_a_pod_that_nobody_would_recreate_is_never_deleted() -> None:
 def test_a_stalled_model_leaves_its_neighbours_unharmed() -> None:
     stalled = tried(engine("a", S.OFFLOADED, memory(free=99, process=1), held=1), failed=3)
     other = engine("b", S.OFFLOADED, memory(free=99, process=1), held=1)
-    assert steps(run(stalled, other, a=model("a", restarts=1))) == [("b-pod", O.WAKE)]
+    assert steps(run(stalled, other, a=model("a", restarts=1))) == [("b-pod", Op.WAKE)]
 
 
 def test_a_sleeper_that_kept_its_memory_is_put_to_sleep_anew_when_the_room_is_needed() -> None:
     tags = {"weights": 40 * GIB, "kv_cache": 19 * GIB}
     ill = engine("b", S.OFFLOADED, memory(free=39, process=60, residual=60), tags=tags)
     plan = run(asleep(held=1), ill)
-    assert steps(plan) == [("b-pod", O.WAKE), ("b-pod", O.SLEEP_OFFLOAD), ("a-pod", O.WAKE)]
+    assert steps(plan) == [("b-pod", Op.WAKE), ("b-pod", Op.SLEEP_OFFLOAD), ("a-pod", Op.WAKE)]
     restarted = run(asleep(held=1), tried(ill, reclaims=3))
-    assert steps(restarted)[0] == ("b-pod", O.RESTART)
+    assert steps(restarted)[0] == ("b-pod", Op.RESTART)
 
 
 def test_deeper_sleep_waits_for_room_and_evicts_nobody() -> None:
@@ -239,7 +239,7 @@ def test_deeper_sleep_waits_for_room_and_evicts_nobody() -> None:
     assert plan.jobs == ()
     assert plan.verdicts[asleep().key].reason is Reason.WAITING_FOR_ROOM
     roomy = engine("a", S.OFFLOADED, memory(free=99, process=1))
-    assert steps(run(roomy, specs=spec)) == [("a-pod", O.WAKE), ("a-pod", O.SLEEP_DISCARD)]
+    assert steps(run(roomy, specs=spec)) == [("a-pod", Op.WAKE), ("a-pod", Op.SLEEP_DISCARD)]
 
 
 def test_an_idle_sleep_asks_the_engine_to_check_the_idleness_again() -> None:
@@ -255,12 +255,12 @@ def test_an_engine_in_somebody_elses_transition_is_waited_for() -> None:
 
 
 def test_a_hung_engine_is_restarted() -> None:
-    assert steps(run(engine("a", S.HUNG, AWAKE))) == [("a-pod", O.RESTART)]
+    assert steps(run(engine("a", S.HUNG, AWAKE))) == [("a-pod", Op.RESTART)]
 
 
 def test_engines_without_measured_memory_wake_without_proof() -> None:
     blind = engine("a", S.OFFLOADED, held=1, devices=frozenset({DeviceKey("n", UNKNOWN_DEVICE)}))
-    assert steps(run(blind)) == [("a-pod", O.WAKE)]
+    assert steps(run(blind)) == [("a-pod", Op.WAKE)]
 
 
 def test_a_quiet_plan_needs_no_second_look() -> None:

@@ -6,20 +6,20 @@ from dormouse.api.status import Tier
 from dormouse.domain.states import SETTLED, TRANSITIONS, EngineState, Operation, after, path
 from dormouse.errors import IllegalOperationError
 
-S, O = EngineState, Operation
+S, Op = EngineState, Operation
 
 
 def test_deeper_sleep_goes_through_a_wake_because_vllm_ignores_a_second_sleep() -> None:
-    assert path(S.OFFLOADED, Tier.DISCARDED) == (O.WAKE, O.SLEEP_DISCARD)
+    assert path(S.OFFLOADED, Tier.DISCARDED) == (Op.WAKE, Op.SLEEP_DISCARD)
 
 
 def test_a_level_two_wake_reloads_before_the_kv_cache_comes_back() -> None:
-    assert path(S.DISCARDED, Tier.AWAKE) == (O.WAKE_WEIGHTS, O.RELOAD, O.WAKE_KV_CACHE)
+    assert path(S.DISCARDED, Tier.AWAKE) == (Op.WAKE_WEIGHTS, Op.RELOAD, Op.WAKE_KV_CACHE)
 
 
 def test_an_interrupted_level_two_wake_goes_on_where_it_stopped() -> None:
-    assert path(S.UNLOADED, Tier.AWAKE) == (O.RELOAD, O.WAKE_KV_CACHE)
-    assert path(S.LOADED, Tier.AWAKE) == (O.WAKE_KV_CACHE,)
+    assert path(S.UNLOADED, Tier.AWAKE) == (Op.RELOAD, Op.WAKE_KV_CACHE)
+    assert path(S.LOADED, Tier.AWAKE) == (Op.WAKE_KV_CACHE,)
 
 
 @pytest.mark.parametrize("state", [S.PENDING, S.CONNECTING, S.BOOTING, S.UNREACHABLE, S.HUNG])
@@ -30,11 +30,11 @@ def test_nothing_is_asked_of_an_engine_that_can_not_answer(state: EngineState) -
 def test_no_way_leads_through_a_restart() -> None:
     for state in S:
         for tier in SETTLED:
-            assert O.RESTART not in (path(state, tier) or ())
+            assert Op.RESTART not in (path(state, tier) or ())
 
 
 def test_an_illegal_operation_raises() -> None:
-    illegal = [(s, o) for s in S for o in O if (s, o) not in TRANSITIONS]
+    illegal = [(s, o) for s in S for o in Op if (s, o) not in TRANSITIONS]
     assert illegal
     for state, operation in illegal:
         with pytest.raises(IllegalOperationError):
