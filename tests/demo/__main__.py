@@ -11,7 +11,7 @@ import time
 from rich.live import Live
 
 from tests.cluster.errors import ClusterError
-from tests.demo.stage import MODELS, DemoError, Stage
+from tests.demo.stage import DemoError, Stage
 from tests.demo.story import Story
 from tests.demo.view import View
 
@@ -52,8 +52,9 @@ def _play_on(stage: Stage) -> None:
     with Live(view.draw(), refresh_per_second=4, screen=False) as live:
         while True:
             live.update(view.draw())
-            if time.monotonic() >= next_request and len(stage.addresses()) == len(MODELS):
-                model = random.choice(MODELS)
+            serving = stage.serving()
+            if time.monotonic() >= next_request and serving:
+                model = random.choice(serving)
                 seconds = story.ask(model)
                 view.log(f"{time.strftime('%H:%M:%S')}  {model}: answered after {seconds * 1000:.0f} ms")
                 next_request = time.monotonic() + random.uniform(0.5, 4)

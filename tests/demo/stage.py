@@ -86,6 +86,15 @@ class Stage:
             if pod["status"].get("podIP") and "deletionTimestamp" not in pod["metadata"]
         }
 
+    def serving(self) -> list[str]:
+        """Return the models that have booted, awake or asleep: those that take requests."""
+        addresses = self.addresses()
+        return sorted(
+            name
+            for name, model in self.models().items()
+            if name in addresses and condition(model, "Ready").get("reason") not in {None, "Starting"}
+        )
+
     def report(self, url: str) -> dict[str, Any]:
         """Ask an engine's guard."""
         headers = {"Authorization": f"Bearer {_TOKEN}"}
