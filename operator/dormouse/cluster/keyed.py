@@ -76,6 +76,7 @@ class KeyedWork:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks.clear()
 
     async def _run(self, model: ModelKey) -> None:
         failures = 0

@@ -5,7 +5,8 @@ finalizers on the user's object, and kopf's indices would hold a second copy of 
 reduces the object into the store and is done; it returns nothing (kopf would write that into `status`).
 
 kopf supposes that it has the loop for itself, which three things here correct:
-* When it ends it cancels every task that began after it. It is told that all tasks are somebody else's.
+* When it ends it cancels every task that began after it. It is told that all tasks are somebody else's, and what
+  it then leaves behind is ended here: its streams first, for they hang without the tasks that serve them.
 * It takes SIGTERM and SIGINT. They are given back at once; `on_signals_freed` is for whoever wants them.
 * It gives up when the API server is away for long, or when a watched resource disappears (the CRD is
   deleted). Its own retries never end here, and when it does end it is started again, once the CRD is served.
@@ -20,6 +21,7 @@ import asyncio
 import logging
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -150,6 +152,7 @@ class Watches:
                 await asyncio.wait([running], timeout=_STOP_SECONDS)
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
+            await _sweep()
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
@@ -208,6 +211,26 @@ class Watches:
         return response
 
 
+async def _sweep() -> None:
+    """End the tasks that kopf left behind."""
+    for only_streams in (True, False):
+        left = {
+            task
+            for task in asyncio.all_tasks()
+            if _is_kopfs(task) and (task.get_name().startswith("watcher for ") or not only_streams)
+        }
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=_STOP_SECONDS)
+
+
+def _is_kopfs(task: asyncio.Task[Any]) -> bool:
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and str(code.co_filename).startswith(_KOPF)
+
+
+_KOPF = str(Path(kopf.__file__).parent)
 _PLURALS = frozenset(resource.plural for resource in WATCHED)
 
 

@@ -113,6 +113,7 @@ async def test_an_absent_server_holds_nobody_up_and_news_is_dropped(
     events: Events,
     client: Client,
     transport: Faulty,
+    *,
     key: ModelKey,
     uid: str,
     monkeypatch: pytest.MonkeyPatch,

@@ -102,7 +102,7 @@ async def test_what_is_not_meant_any_more_is_removed(
 
 
 async def test_a_change_by_hand_is_put_right_once_and_what_can_not_be_is_left(
-    writer: StatusWriter, client: Client, store: Store, transport: Faulty, key: ModelKey, uid: str
+    writer: StatusWriter, client: Client, store: Store, transport: Faulty, *, key: ModelKey, uid: str
 ) -> None:
     writer.want(key, uid, STATUS)
     await writer.settle()
@@ -186,7 +186,7 @@ async def test_a_busy_server_is_asked_again_when_it_said_and_gets_the_latest(
 
 
 async def test_one_model_in_trouble_does_not_hold_up_another(
-    writer: StatusWriter, client: Client, store: Store, transport: Faulty, key: ModelKey, uid: str
+    writer: StatusWriter, client: Client, store: Store, transport: Faulty, *, key: ModelKey, uid: str
 ) -> None:
     other = key._replace(name="other")
     body = await client.apply(MODELS, manifest(other))

@@ -225,6 +225,8 @@ async def test_it_waits_for_the_definition_and_survives_its_removal(
         await asyncio.to_thread(installed.apply, manifest(key, replicas=2))
         await eventually("the new model", lambda: port.store.model(key), 30)
         await asyncio.to_thread(installed.apply, manifest(key, replicas=7))
+        streams = [task for task in asyncio.all_tasks() if task.get_name().startswith("watcher for ")]
+        assert len(streams) == 3, "each kind is watched once"
         await eventually(
             "a change through the new watch",
             lambda: (view := port.store.model(key)) and view.model and view.model.spec.replicas == 7,
@@ -263,6 +265,7 @@ async def test_signals_stay_ours_and_tasks_of_others_survive_the_end_of_the_watc
         await asyncio.sleep(0.2)
         assert not ours.done()
         ours.cancel()
+        assert not [t for t in asyncio.all_tasks() if "kopf" in repr(t)]
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
         task.cancel()
