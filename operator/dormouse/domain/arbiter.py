@@ -58,6 +58,9 @@ def _urgency(engine: Engine, want: Want) -> tuple[int, float, EngineKey]:
 def _consider(desk: Desk, engine: Engine, want: Want) -> None:
     """Turn one want into a job or into a reason to wait."""
     desk.remind(want.look_again)
+    if desk.boots(engine):
+        # Time alone ends that: its neighbours need not keep still for ever.
+        desk.remind(desk.model(engine).spec.engine.start_timeout - engine.age_seconds)
     if engine.crashed:
         _make_room_to_boot(desk, engine, want)
     elif engine.state in SILENT:
@@ -142,7 +145,7 @@ def _restart(desk: Desk, engine: Engine, want: Want, why: str) -> None:
         desk.wait(engine, want, exhausted, f"{why}; {advice}")
     elif model.restarts >= MAX_RESTARTS and engine.state is not EngineState.HUNG:
         desk.wait(engine, want, exhausted, f"{why}, after a restart too; change the spec to try again")
-    else:
+    elif not _must_wait(desk, engine, want):
         restart = replace(want, reason=Reason.RESTARTING, message=why)
         desk.start(engine, restart, (Step(engine.key, Operation.RESTART),))
 
@@ -175,14 +178,14 @@ def _must_wait(desk: Desk, engine: Engine, want: Want) -> bool:
         message = engine.attempts.message
         desk.wait(engine, want, Reason.BACKING_OFF, message, look_again=engine.attempts.wait_seconds)
         return True
-    if engine.transition is not None:
+    if engine.transition is not None and engine.state is not EngineState.HUNG:
         desk.wait(engine, want, Reason.TRANSITION_IN_PROGRESS, f"{engine.transition} is running")
         return True
-    for other in desk.neighbours(engine):
-        if desk.boots(other) and not other.crashed:
-            message = f"{other.key.pod} boots on {engine.node}; engines die when memory moves meanwhile"
-            desk.wait(engine, want, Reason.NEIGHBOUR_BOOTING, message)
-            return True
+    booting = desk.booting_beside(engine)
+    if booting is not None:
+        message = f"{booting.key.pod} boots on {engine.node}; engines die when memory moves meanwhile"
+        desk.wait(engine, want, Reason.NEIGHBOUR_BOOTING, message)
+        return True
     if desk.taken(engine.devices):
         desk.wait(engine, want, Reason.TRANSITION_IN_PROGRESS, "a transition runs on its devices")
         return True

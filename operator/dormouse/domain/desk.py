@@ -77,6 +77,12 @@ class Desk:
             return False
         return engine.age_seconds <= spec.engine.start_timeout and engine.crashes <= spec.wake.max_attempts
 
+    def booting_beside(self, engine: Engine) -> Engine | None:
+        """Return a neighbour that profiles its memory now and would die if this engine's changed; None if none does."""
+        return next(
+            (other for other in self.neighbours(engine) if self.boots(other) and not other.crashed), None
+        )
+
     def taken(self, devices: frozenset[DeviceKey]) -> bool:
         """Tell whether a running job, or one of this plan, has one of these devices."""
         return any(_overlap(devices, device) for device in self._claimed)

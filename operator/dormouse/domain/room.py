@@ -33,7 +33,7 @@ def find(desk: Desk, engine: Engine, want: Want, short: Mapping[DeviceKey, int])
         for other in neighbours
         for victim in _candidate(desk, other, drain=drain, residency=desk.rules.min_residency)
     ]
-    chosen = victims.choose(short, candidates)
+    chosen = victims.prove(short, candidates, desk.on)
     if chosen is not None:
         return chosen
     for other in neighbours:
@@ -64,7 +64,11 @@ def idle_neighbours(desk: Desk, engine: Engine) -> list[Victim]:
 
 def _candidate(desk: Desk, other: Engine, *, drain: bool, residency: float) -> list[Victim]:
     """Return the victim that a neighbour could be, at most one."""
-    if other.transition is not None or other.attempts.wait_seconds > 0:
+    if (
+        other.transition is not None
+        or other.attempts.wait_seconds > 0
+        or desk.booting_beside(other) is not None
+    ):
         return []
     if other.state in ASLEEP:
         return victims.ill_sleeper(other, desk.model(other))

@@ -6,7 +6,7 @@ world. Candidates are made by `awake` and `ill_sleeper`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dormouse.api.status import Tier
@@ -27,6 +27,8 @@ class Victim:
     engine: Engine
     steps: tuple[Step, ...]
     gives: Mapping[DeviceKey, int]
+    needs: Mapping[DeviceKey, int] = field(default_factory=dict)
+    """Bytes per device that its own steps take in passing, before they give any back."""
 
 
 def awake(engine: Engine, model: Model) -> list[Victim]:
@@ -43,7 +45,8 @@ def awake(engine: Engine, model: Model) -> list[Victim]:
 def ill_sleeper(engine: Engine, model: Model) -> list[Victim]:
     """Return the candidate that a sleeper is which kept memory: it sleeps anew, in the end is restarted."""
     kept = ledger.withheld(engine)
-    if not kept:
+    needs = ledger.need(engine)
+    if not kept or needs is None:
         return []
     if engine.attempts.reclaims >= model.spec.wake.max_attempts:
         if not engine.restartable:
@@ -53,7 +56,26 @@ def ill_sleeper(engine: Engine, model: Model) -> list[Victim]:
     assert tier is not None
     sleep = Operation.SLEEP_DISCARD if tier is Tier.DISCARDED else Operation.SLEEP_OFFLOAD
     waking = tuple(Step(engine.key, operation) for operation in path(engine.state, Tier.AWAKE) or ())
-    return [Victim(engine, (*waking, Step(engine.key, sleep, None, model.spec.sleep.drain_timeout)), kept)]
+    down = Step(engine.key, sleep, None, model.spec.sleep.drain_timeout)
+    return [Victim(engine, (*waking, down), kept, needs)]
+
+
+def prove(
+    short: Mapping[DeviceKey, int], candidates: Iterable[Victim], on: Mapping[DeviceKey, ledger.Book]
+) -> list[Victim] | None:
+    """Return what `choose` returns, in an order in which every step fits, or None where there is none.
+
+    A sleeper that sleeps anew passes through a wake, so it comes after those that only give; one whose wake
+    would not fit even then is no candidate.
+    """
+    candidates = list(candidates)
+    while (chosen := choose(short, candidates)) is not None:
+        chosen.sort(key=lambda victim: bool(victim.needs))
+        stuck = _stuck(chosen, on)
+        if stuck is None:
+            return chosen
+        candidates = [other for other in candidates if other is not stuck]
+    return None
 
 
 def choose(short: Mapping[DeviceKey, int], candidates: Iterable[Victim]) -> list[Victim] | None:
@@ -75,6 +97,17 @@ def choose(short: Mapping[DeviceKey, int], candidates: Iterable[Victim]) -> list
         if _covers(short, rest):
             chosen = rest
     return chosen
+
+
+def _stuck(chosen: Iterable[Victim], on: Mapping[DeviceKey, ledger.Book]) -> Victim | None:
+    """Return the first victim whose own steps would not fit when its turn comes; None if all do."""
+    room = {device: book.free for device, book in on.items()}
+    for victim in chosen:
+        if any(need > room.get(device, need) for device, need in victim.needs.items()):
+            return victim
+        for device, amount in victim.gives.items():
+            room[device] = room.get(device, 0) + amount
+    return None
 
 
 def _covers(short: Mapping[DeviceKey, int], chosen: Iterable[Victim]) -> bool:
