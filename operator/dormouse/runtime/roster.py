@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dormouse.api.sleepingmodel import SleepingModel
+    from dormouse.api.spec import EngineSpec
     from dormouse.cluster.store import Store
     from dormouse.cluster.views import ModelView, PodView
     from dormouse.domain.snapshot import EngineKey, ModelKey
@@ -81,12 +82,18 @@ class Roster:
     def targets(self) -> dict[EngineKey, Target]:
         """Return every engine to be followed: running pods of readable models, and orphans."""
         return {
-            pod.key: Target(address=pod.ip, port=port, node=pod.node, container_id=pod.container_id)
-            for pod, port in self._followed()
+            pod.key: Target(
+                address=pod.ip,
+                port=engine.port,
+                node=pod.node,
+                container_id=pod.container_id,
+                type=engine.type,
+            )
+            for pod, engine in self._followed()
             if pod.ip and pod.container_id and not pod.crashed
         }
 
-    def _followed(self) -> Iterator[tuple[PodView, int]]:
+    def _followed(self) -> Iterator[tuple[PodView, EngineSpec]]:
         # Strangers are followed too: only an engine itself can say that it serves something else.
         for pod in self.store.pods():
             if pod.deleting:
@@ -95,10 +102,10 @@ class Roster:
             if view is not None and view.model is not None:
                 self._last[pod.model] = view.model
                 if not (view.model.managed and not _made_by(view.key.name, pod)):
-                    yield pod, view.model.spec.engine.port
+                    yield pod, view.model.spec.engine
             elif self.orphaned(pod.model):
                 last = self._last.get(pod.model)
-                yield pod, (last.spec if last else SleepingModelSpec()).engine.port
+                yield pod, (last.spec if last else SleepingModelSpec()).engine
 
 
 def _made_by(deployment: str, pod: PodView) -> bool:
