@@ -61,6 +61,9 @@ def _consider(desk: Desk, engine: Engine, want: Want) -> None:
     if desk.boots(engine):
         # Time alone ends that: its neighbours need not keep still for ever.
         desk.remind(desk.model(engine).spec.engine.start_timeout - engine.age_seconds)
+    if desk.moves(engine):
+        # A more urgent decision took it as a victim; its verdict says so.
+        return
     if engine.crashed:
         _make_room_to_boot(desk, engine, want)
     elif engine.state in SILENT:

@@ -87,6 +87,10 @@ class Desk:
         """Tell whether a running job, or one of this plan, has one of these devices."""
         return any(_overlap(devices, device) for device in self._claimed)
 
+    def moves(self, engine: Engine) -> bool:
+        """Tell whether a job of this plan moves an engine already, for its own sake or as a victim."""
+        return any(engine.key in job.engines for job in self._jobs)
+
     # ── answers ──────────────────────────────────────────────────────────────────────────────────────────
 
     def start(
@@ -121,8 +125,8 @@ class Desk:
         self._verdicts[engine.key] = Verdict(reason, message, want.tier, waiting=True)
 
     def rest(self, engine: Engine, want: Want) -> None:
-        """Say why it stays; an engine that a more urgent decision took as a victim keeps that verdict."""
-        self._verdicts.setdefault(engine.key, Verdict(want.reason, want.message, want.tier))
+        """Say why it stays."""
+        self._verdicts[engine.key] = Verdict(want.reason, want.message, want.tier)
 
     def remind(self, seconds: float) -> None:
         """Look again in so many seconds at the latest."""

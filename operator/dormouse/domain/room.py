@@ -90,5 +90,7 @@ def _soonest(desk: Desk, engine: Engine, neighbours: list[Engine], patience: flo
         for other in neighbours
         if other.state is EngineState.AWAKE and other.tier_seconds < desk.rules.min_residency
     ]
+    spared = [other.attempts.wait_seconds for other in neighbours if other.attempts.wait_seconds > 0]
     waited = engine.oldest_held_seconds
-    return min([*young, patience - waited if engine.held and waited < patience else NEVER], default=NEVER)
+    drained = patience - waited if engine.held and waited < patience else NEVER
+    return min([*young, *spared, drained])

@@ -97,3 +97,26 @@ def test_a_sleeper_that_kept_memory_and_has_no_room_to_wake_makes_none_for_other
     )
     wants = engine("a", S.OFFLOADED, memory(free=5, process=1, footprint=30), held=1)
     assert run(wants, ill).jobs == ()
+
+
+def test_it_looks_again_when_a_neighbour_that_failed_to_sleep_may_be_tried_anew() -> None:
+    wants = engine("a", S.OFFLOADED, memory(free=39, process=1), held=1)
+    tired = tried(engine("b", S.AWAKE, memory(free=39), idle_seconds=50), wait_seconds=3.0)
+    plan = run(wants, tired)
+    assert plan.jobs == ()
+    assert plan.look_again == 3.0
+
+
+def test_a_neighbour_that_is_put_to_sleep_is_not_said_to_wait_for_that() -> None:
+    crashed = engine(
+        "a",
+        S.PENDING,
+        crashed=True,
+        crashes=1,
+        tier=None,
+        devices=frozenset({DeviceKey("n", UNKNOWN_DEVICE)}),
+    )
+    idle = engine("b", S.AWAKE, memory(free=39), idle_seconds=1000)
+    plan = run(crashed, idle)
+    assert steps(plan) == [("b-pod", Op.SLEEP_OFFLOAD)]
+    assert not plan.verdicts[idle.key].waiting
