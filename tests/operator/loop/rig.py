@@ -175,8 +175,15 @@ class Rig:
         until(f"{model} is Ready", lambda: self.says(model, "Ready", "True"), why_not=self.story)
 
     def until_tier(self, model: str, tier: str) -> None:
-        """Wait until the status of a model shows a tier."""
-        until(f"{model} is {tier}", lambda: self.tier(model) == tier, why_not=self.story)
+        """Wait until a model's status shows a tier and its engine, where it has a guard, says the same now."""
+
+        def settled() -> bool:
+            if self.tier(model) != tier:
+                return False
+            engine = self._engine(model, model)
+            return engine is not None and (engine.tier() == tier or not engine.report())
+
+        until(f"{model} is {tier}", settled, why_not=self.story)
 
     def pid(self, engine: EngineAt) -> int:
         """Return the process of an engine."""

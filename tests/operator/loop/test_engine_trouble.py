@@ -151,3 +151,30 @@ def test_a_sleep_that_freed_nothing_is_reported_and_mended_before_a_neighbour_wa
     assert sleeper.text() == before[0]
     assert rig.device(name).books().over_capacity == 0
     _answers_again(rig, liar.model, before[1])
+
+
+def test_a_sleeper_that_never_frees_its_memory_is_restarted_for_a_neighbour(rig: Rig, name: str) -> None:
+    large = StandIn(rig.device(name), weights="12Gi", kv="3Gi")
+    sleeper, liar = rig.up(
+        sleeping_model(f"{name}-a", large), sleeping_model(f"{name}-b", large, wake={"maxAttempts": 1})
+    )
+    before = sleeper.text(), liar.text()
+    rig.until_tier(liar.model, "Awake")
+    liar.faults({"at": "sleep", "kind": "freed_nothing"})
+    assert sleeper.text() == before[0], "in the end, by a new pod"
+    assert rig.engine(liar.model).uid != liar.uid
+    assert rig.device(name).books().over_capacity == 0
+    _answers_again(rig, liar.model, before[1])
+
+
+def test_an_engine_that_hangs_in_a_wake_gets_a_new_pod(own_rig: Rig, name: str) -> None:
+    rig = own_rig
+    rig.operator({"DORMOUSE_TRANSITION_TIMEOUT": "3"})
+    (engine,) = rig.up(sleeping_model(name, StandIn(rig.device(name)), sleep={"idleTimeout": "500ms"}))
+    before = engine.text()
+    rig.until_tier(name, "Offloaded")
+    engine.faults({"at": "wake", "when": "mid", "kind": "hang"})
+    rig.later(lambda: engine.complete(timeout=30))
+    until("a new pod", lambda: rig.engine(name).uid != engine.uid, why_not=rig.story)
+    _answers_again(rig, name, before)
+    rig.until_tier(name, "Offloaded")

@@ -62,7 +62,7 @@ def test_a_wake_in_steps_whose_operator_was_killed_is_finished_by_the_next_one(
     killed.kill()
     follower = rig.operator(SHORT_LEASE)
     assert answer.result(timeout=60) == before
-    assert "wake kv_cache" in follower.steps(engine.pod)
+    until("the next one did the rest", lambda: "wake kv_cache" in follower.steps(engine.pod))
     rig.until_tier(name, "Awake")
 
 

@@ -44,7 +44,7 @@ def test_a_forced_model_sleeps_though_its_spec_would_keep_it_awake(rig: Rig, nam
 def test_a_forced_wake_lasts_until_its_time_and_then_the_spec_holds_again(rig: Rig, name: str) -> None:
     (engine,) = rig.up(sleeping_model(name, StandIn(rig.device(name)), sleep={"idleTimeout": "200ms"}))
     rig.until_tier(name, "Offloaded")
-    end = datetime.now(UTC) + timedelta(seconds=6)
+    end = datetime.now(UTC) + timedelta(seconds=10)
     rig.annotate(name, force="awake", force_until=end.isoformat())
     rig.until_tier(name, "Awake")
     until("the reason", lambda: rig.says(name, "Ready", "True", "ForcedAwake"), why_not=rig.story)

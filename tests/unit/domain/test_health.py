@@ -118,9 +118,9 @@ def test_strangers_are_named() -> None:
 
 
 def test_a_refused_template_is_the_first_thing_to_mend() -> None:
-    found = _find(
-        engine(state=S.UNREACHABLE, reach=Reach.LOST), of=model(template_error="port 70000 is none")
-    )
+    given_up = _waiting(Reason.WAKE_ATTEMPTS_EXHAUSTED)
+    lost = engine(state=S.UNREACHABLE, reach=Reach.LOST)
+    found = _find(lost, of=model(template_error="port 70000 is none"), verdict=given_up)
     assert _says(found, ConditionType.STALLED) == (TRUE, Reason.TEMPLATE_REJECTED)
     assert found[ConditionType.READY][3] == "port 70000 is none"
 

@@ -137,6 +137,7 @@ class World:
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.wall = NOW
         self.leading = True
         self.engines, self.pods, self.board = RecordingEngines(), RecordingPods(), RecordingBoard()
         self.store = Store(lambda _: None)
@@ -151,10 +152,10 @@ class World:
             attempts=self.attempts,
             template_error=lambda _: None,
             clock=lambda: self.now,
-            wall=lambda: NOW,
+            wall=lambda: self.wall,
         )
         self.status = StatusDesk(
-            self.collector, self.store, self.board, self.verdicts, self.running, wall=lambda: NOW
+            self.collector, self.store, self.board, self.verdicts, self.running, wall=lambda: self.wall
         )
         self.tasks: list[asyncio.Task[None]] = []
         runner = JobRunner(
@@ -177,9 +178,21 @@ class World:
             running=self.running,
         )
 
-    def add(self, name: str, seen: Observation, spec: Mapping[str, Any] | None = None) -> EngineKey:
+    def add(
+        self,
+        name: str,
+        seen: Observation,
+        spec: Mapping[str, Any] | None = None,
+        annotations: Mapping[str, str] | None = None,
+    ) -> EngineKey:
         """Put a model there with one adopted engine of the same name, observed as `seen`."""
-        meta = {"namespace": "ns", "name": name, "uid": f"{name}-uid", "generation": 1}
+        meta = {
+            "namespace": "ns",
+            "name": name,
+            "uid": f"{name}-uid",
+            "generation": 1,
+            "annotations": dict(annotations or {}),
+        }
         self.store.put(
             MODELS, {"apiVersion": API_VERSION, "kind": KIND, "metadata": meta, "spec": dict(spec or {})}
         )

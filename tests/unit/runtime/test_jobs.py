@@ -197,9 +197,10 @@ class _Deaf(RecordingEngines):
         (observation(EngineState.AWAKE), "done"),
         (observation(EngineState.OFFLOADED), "failed"),
         (observation(EngineState.OFFLOADED, transition="wake"), "failed"),
+        (observation(EngineState.AWAKE, transition="sleep"), "failed"),
         (EngineUnreachableError("still nothing"), "failed"),
     ],
-    ids=["it was done", "it was not", "it still runs", "it stays silent"],
+    ids=["it was done", "it was not", "it still runs", "something else runs", "it stays silent"],
 )
 async def test_after_a_call_without_an_answer_the_state_decides(then: Any, told: str) -> None:
     bench = Bench(EngineState.OFFLOADED)
