@@ -135,7 +135,7 @@ class Engine:
     age_seconds: float = 0.0
     """Since this operator first saw the running container."""
     crashes: int = 0
-    """Restarts of its container, as the cluster counts them."""
+    """Restarts of its container since it last answered, or since this operator first saw it."""
     crashed: bool = False
     """Its container ended and waits to be started again."""
     restartable: bool = False

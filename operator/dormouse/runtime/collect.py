@@ -36,12 +36,15 @@ class Collector:
     wall: Callable[[], datetime] = lambda: datetime.now(UTC)
     neighbourhood: Neighbourhood = field(default_factory=Neighbourhood)
     _first_seen: dict[EngineKey, tuple[str, float]] = field(default_factory=dict)
+    _forgiven: dict[EngineKey, int] = field(default_factory=dict)
+    """Restarts of a container that no longer count: it has answered since, or they were before our time."""
     _generations: dict[ModelKey, int] = field(default_factory=dict)
 
     def forget(self, gone: Iterable[EngineKey]) -> None:
         """Drop what is remembered of engines that are gone."""
         for key in gone:
             self._first_seen.pop(key, None)
+            self._forgiven.pop(key, None)
             self.neighbourhood.forget(key)
             self.attempts.forgive(key)
 
@@ -137,6 +140,10 @@ class Collector:
             self._first_seen[pod.key] = (pod.container_id, since)
         somewhere = frozenset({DeviceKey(pod.node, UNKNOWN_DEVICE)}) if pod.node else frozenset[DeviceKey]()
         stopped = not pod.container_id or pod.crashed
+        seen = None if stopped else self.engines.observe(pod.key)
+        if seen is not None and seen.state not in UNSETTLED:
+            self._forgiven[pod.key] = pod.crashes
+        crashes = pod.crashes - self._forgiven.setdefault(pod.key, pod.crashes)
         bare = Engine(
             key=pod.key,
             model=pod.model,
@@ -146,13 +153,12 @@ class Collector:
             reach=Reach.NOT_YET,
             devices=somewhere,
             age_seconds=self.clock() - since,
-            crashes=pod.crashes,
+            crashes=crashes,
             crashed=pod.crashed,
             restartable=pod.owner is not None,
             trouble=pod.trouble,
             attempts=self.attempts.of(pod.key),
         )
-        seen = None if stopped else self.engines.observe(pod.key)
         if seen is None:
             return bare
         return replace(
