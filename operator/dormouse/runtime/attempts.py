@@ -69,8 +69,10 @@ class AttemptBook:
         record.tries = replace(record.tries, reclaims=record.tries.reclaims + 1)
 
     def restarted(self, engine: EngineKey, model: ModelKey) -> None:
-        """Count a restart of a pod; its successor starts with a clean record."""
-        self._engines.pop(engine, None)
+        """Count a restart of a pod, and pause until the cluster has noticed: its successor is another engine."""
+        record = self._record(engine)
+        record.tries = Attempts(message="its pod is being replaced")
+        self._pause(record)
         self._restarts[model] = self._restarts.get(model, 0) + 1
 
     def forgive(self, engine: EngineKey) -> None:

@@ -23,7 +23,7 @@ from dormouse.errors import (
 from dormouse.runtime.attempts import AttemptBook
 from dormouse.runtime.jobs import JobRunner
 from tests.unit.domain.build import GIB, engine, memory
-from tests.unit.runtime.fakes import RecordingEngines, RecordingPods, observation
+from tests.unit.runtime.fakes import RecordingEngines, RecordingPods, World, observation
 
 if TYPE_CHECKING:
     from dormouse.domain.snapshot import DeviceKey, Engine, EngineKey
@@ -266,7 +266,21 @@ async def test_a_restart_deletes_the_pod_and_is_counted_for_its_model() -> None:
     assert bench.pods.restarted == [A.pod]
     assert bench.engines.done == []
     assert bench.attempts.restarts(engine("a").model) == 1
-    assert bench.attempts.of(A) == Attempts()
+    assert bench.attempts.of(A).failed == 0
+
+
+async def test_a_pod_is_deleted_once_however_often_we_look_before_the_cluster_says_so() -> None:
+    world = World()
+    world.add("a", observation(EngineState.HUNG))
+    world.look("a")
+    await world.settle()
+    world.look("a")
+    await world.settle()
+    assert world.pods.restarted == ["a"]
+    world.now += 10
+    world.look("a")
+    await world.settle()
+    assert world.pods.restarted == ["a", "a"], "it is still there: the deletion came to nothing"
 
 
 async def test_a_restart_that_the_api_server_can_t_do_now_is_tried_again_after_a_pause() -> None:
