@@ -51,7 +51,7 @@ def test_nothing_but_status_of_a_users_object_was_ever_written(rig: Rig, name: s
     assert written
     assert all(set(e["requestObject"]) <= {"apiVersion", "kind", "metadata", "status"} for e in written)
     assert all(set(e["requestObject"]["metadata"]) <= _IDENTITY for e in written)
-    for item in rig.cluster.get("sleepingmodels", "-A", "--show-managed-fields")["items"]:
+    for item in rig.cluster.get("sleepingmodels", "-n", rig.namespace, "--show-managed-fields")["items"]:
         for entry in item["metadata"]["managedFields"]:
             assert (entry["manager"] == FIELD_MANAGER) == (entry.get("subresource") == "status")
 
