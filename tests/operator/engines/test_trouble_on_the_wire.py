@@ -86,6 +86,17 @@ async def test_a_rejected_token_says_what_to_set(wire: Wire, follow: Callable[..
     assert "set DORMOUSE_TOKEN_FILE" in seen.error
 
 
+async def test_a_token_that_is_another_one_says_where_both_come_from(
+    wire: Wire, follow: Callable[..., Followed], token_file: Path
+) -> None:
+    wire.routes["GET /dormouse/report"] = status(401, {"error": {"message": "the token is wrong"}})
+    followed = follow(token_file=token_file)
+    followed.links.keep({KEY: target(wire.port)})
+    seen = await followed.until(lambda now: now.reach is Reach.TOKEN_REJECTED)
+    assert "the token is wrong" in seen.error
+    assert "DORMOUSE_TOKEN_FILE of both" in seen.error
+
+
 async def test_a_rotated_token_is_used_without_a_restart(
     wire: Wire, follow: Callable[..., Followed], token_file: Path
 ) -> None:
