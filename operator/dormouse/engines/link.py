@@ -50,7 +50,7 @@ _DEV_MODE: Final[Mapping[EngineType, str]] = {
     """--additional-config '{"weight_nz_mode":0}'""",
     EngineType.STAND_IN: "start it with --dev-mode",
 }
-_ONE_TOKEN: Final = "mount the same token Secret in operator and engine, and point DORMOUSE_TOKEN_FILE of both at it"
+_IN_BOTH: Final = "mount the same token Secret in operator and engine, and point DORMOUSE_TOKEN_FILE of both at it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,7 @@ class Link:
         text = str(error) or type(error).__name__
         if isinstance(error, EngineRefusedError) and error.kind in _REFUSALS:
             off = error.kind == answers.DEV_ENDPOINTS_OFF
-            text = f"{text}; {_DEV_MODE[self.target.type] if off else _ONE_TOKEN}"
+            text = f"{text}; {_DEV_MODE[self.target.type] if off else _IN_BOTH}"
             reach = _REFUSALS[error.kind]
             self._publish(self._observation.unreached(EngineState.UNREACHABLE, reach, text, now))
         elif not self._answered:
