@@ -112,11 +112,6 @@ class Reason(StrEnum):
         ReasonGroup.READY,
         "No pod serves the model: none carries its label, or replicas is 0.",
     )
-    NOT_ROUTABLE = (
-        "NotRoutable",
-        ReasonGroup.READY,
-        "An engine is awake but its pod is not Ready, so that no Service sends it requests.",
-    )
 
     # Awake
     SERVING = "Serving", ReasonGroup.AWAKE, "At least one engine is awake and takes requests."
@@ -203,6 +198,11 @@ class Reason(StrEnum):
         "Unreachable",
         ReasonGroup.ENGINE,
         "An engine does not answer; its state is unknown and left alone.",
+    )
+    ALIAS_NOT_SERVED = (
+        "AliasNotServed",
+        ReasonGroup.ENGINE,
+        "An engine does not serve a name of spec.aliases: clients that send it are answered 404.",
     )
     POD_OF_TWO_MODELS = (
         "PodOfTwoModels",

@@ -36,8 +36,6 @@ class Operation(StrEnum):
     SLEEP = "Sleep"
     WAKE = "Wake"
     RELOAD = "Reload"
-    START = "Start"
-    STOP = "Stop"
 
 
 def _to_second(time: datetime) -> datetime:

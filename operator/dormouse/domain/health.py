@@ -203,6 +203,16 @@ def _reachable(model: Model, engines: Sequence[Engine]) -> Finding:
             reason, advice = _REACHES[engine.reach]
             return kind, _FALSE, reason, f"{engine.key.pod}: {engine.trouble or advice}"
     for engine in engines:
+        missing = [alias for alias in model.spec.aliases if engine.serves and alias not in engine.serves]
+        if missing:
+            advice = "give it to the engine with --served-model-name, or take it out of spec.aliases"
+            return (
+                kind,
+                _TRUE,
+                Reason.ALIAS_NOT_SERVED,
+                f"{engine.key.pod} does not serve {missing[0]}: {advice}",
+            )
+    for engine in engines:
         if engine.reach is Reach.UNGUARDED:
             return kind, _TRUE, Reason.UNGUARDED, f"{engine.key.pod}: {_UNGUARDED}"
     if any(engine.reach is Reach.GUARDED for engine in engines):

@@ -111,6 +111,19 @@ def test_an_engine_without_the_guard_is_reachable_and_what_that_lacks_is_said() 
     assert _says(found, ConditionType.READY) == (TRUE, Reason.AS_ASKED)
 
 
+def test_an_alias_that_an_engine_does_not_serve_is_named_with_what_to_do() -> None:
+    of = model(spec={"aliases": ["a", "b"]})
+    found = _find(engine(serves=("m", "a")), of=of)
+    assert _says(found, ConditionType.ENGINE_REACHABLE) == (TRUE, Reason.ALIAS_NOT_SERVED)
+    message = found[ConditionType.ENGINE_REACHABLE][3]
+    assert "does not serve b" in message
+    assert "--served-model-name" in message
+    assert _says(found, ConditionType.READY) == (TRUE, Reason.AS_ASKED)
+    for well in (engine(serves=("m", "a", "b")), engine(serves=())):
+        found = _find(well, of=of)
+        assert _says(found, ConditionType.ENGINE_REACHABLE) == (TRUE, Reason.REACHABLE)
+
+
 def test_strangers_are_named() -> None:
     found = _find(engine(), of=model(strangers=("pod x serves y, not a",)))
     assert _says(found, ConditionType.ENGINE_REACHABLE) == (FALSE, Reason.POD_OF_TWO_MODELS)
