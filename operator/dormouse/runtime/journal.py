@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dormouse.api.conditions import Reason
-from dormouse.runtime.jobs import SLEEPS
+from dormouse.domain.states import SLEEPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,8 +35,8 @@ class Journal:
         log.info(
             "step",
             engine=str(step.engine),
-            action=step.operation,
-            reason=job.reason,
+            action=step.operation.value,
+            reason=job.reason.value,
             duration_s=round(seconds, 4),
         )
 
@@ -44,7 +44,11 @@ class Journal:
         """Note that the engine was in use, so the step was not done; no failure."""
         self.metrics.transition(step.operation, "refused", seconds)
         log.info(
-            "step refused", engine=str(step.engine), action=step.operation, reason=job.reason, error=error
+            "step refused",
+            engine=str(step.engine),
+            action=step.operation.value,
+            reason=job.reason.value,
+            error=error,
         )
 
     def step_failed(self, job: Job, step: Step, seconds: float, error: str) -> None:
@@ -53,8 +57,8 @@ class Journal:
         log.warning(
             "step failed",
             engine=str(step.engine),
-            action=step.operation,
-            reason=job.reason,
+            action=step.operation.value,
+            reason=job.reason.value,
             duration_s=round(seconds, 4),
             error=error,
         )

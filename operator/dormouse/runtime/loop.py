@@ -21,7 +21,7 @@ import structlog
 from dormouse.api.conditions import Reason
 from dormouse.domain.arbiter import decide
 from dormouse.domain.plan import NEVER
-from dormouse.domain.states import EngineState, Operation
+from dormouse.domain.states import SLEEPS, EngineState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,8 +38,6 @@ log = structlog.get_logger("dormouse.loop")
 
 SOONEST = 0.02
 """Seconds: no timer fires earlier, so that a figure which stays due can't spin the loop."""
-
-_DOWN = frozenset({Operation.SLEEP_OFFLOAD, Operation.SLEEP_DISCARD})
 
 
 @dataclass(slots=True)
@@ -135,7 +133,7 @@ class Loop:
         for device in job.devices:
             self._locked[device] = job
         for step in job.steps:
-            self.running[step.engine] = Reason.SLEEPING if step.operation in _DOWN else Reason.WAKING
+            self.running[step.engine] = Reason.SLEEPING if step.operation in SLEEPS else Reason.WAKING
         models = {engine.key: engine.model for engine in snapshot.engines}
         self.status.decided(models[job.engine], job.reason, job.message)
         self.metrics.job_started(job.reason)
@@ -143,7 +141,7 @@ class Loop:
             "job",
             model=str(models[job.engine]),
             engine=str(job.engine),
-            reason=job.reason,
+            reason=job.reason.value,
             message=job.message,
         )
         task = self.spawn(self._run(job, {models[key] for key in job.engines}))
