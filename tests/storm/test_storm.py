@@ -67,6 +67,10 @@ async def storm(stage: Stage, clients: Clients, weather: Weather, tell: Callable
             tell(f"{now - began:.0f} s: {disaster.__name__}")
             await disaster(stage)
             next_one = time.monotonic() + chance.uniform(15, 40)
+        if stage.operators[-1].exit_code is not None:
+            # It ends when it can't keep its Lease; whoever runs it starts it again.
+            tell(f"{now - began:.0f} s: the operator ended with {stage.operators[-1].exit_code}")
+            stage.start_operator()
         sleeps, wakes, _ = await asyncio.to_thread(steps, stage)
         if int(now - began) % 15 == 0:
             tell(

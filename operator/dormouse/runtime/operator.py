@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from dormouse.api.conditions import Reason
     from dormouse.domain.plan import Verdict
-    from dormouse.domain.snapshot import EngineKey, ModelKey
+    from dormouse.domain.snapshot import DeviceKey, EngineKey, ModelKey
     from dormouse.settings import Settings
 
 log = structlog.get_logger("dormouse.operator")
@@ -188,7 +188,7 @@ class Operator:
             self._loop.verdicts.pop(key, None)
         # Neighbours of an engine that left may have waited for its room.
         for key in gone:
-            self._look_around(key)
+            self._look_around(self._collector.neighbourhood.devices(key))
         self._collector.forget(gone)
         for key in present:
             self._settle(key)
@@ -198,20 +198,23 @@ class Operator:
         if not self._leading or changed == frozenset():
             return
         seen = self._engines.observe(key)
+        # Where it was matters as well: until its first answer an engine may sit on any device of its node.
+        devices = self._collector.neighbourhood.devices(key)
         if seen is not None and (changed is None or "devices" in changed):
             self._collector.neighbourhood.place(key, seen.devices)
+            devices |= seen.devices
         model = self._model_of(key)
         if model is None:
             return
         self._loop.look(model)
         if changed is None or changed & {"state", "devices", "memory"}:
-            self._look_around(key)
+            self._look_around(devices)
         if changed is None or "max_wait_seconds" in changed:
             self._settle(key)
 
-    def _look_around(self, key: EngineKey) -> None:
-        """Look at the models that may wait for something on this engine's devices."""
-        for other in self._collector.neighbourhood.on(self._collector.neighbourhood.devices(key)):
+    def _look_around(self, devices: frozenset[DeviceKey]) -> None:
+        """Look at the models that may wait for something on these devices."""
+        for other in self._collector.neighbourhood.on(devices):
             verdict = self._loop.verdicts.get(other)
             model = self._model_of(other)
             if verdict is not None and verdict.waiting and model is not None:
