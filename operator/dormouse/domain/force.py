@@ -42,9 +42,9 @@ def _time(text: str) -> datetime | None:
     """Read an RFC 3339 time; None for anything else, a time without a zone included."""
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
+        return None if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    return None if time.tzinfo is None else time.astimezone(UTC)
 
 
 def _invalid(message: str) -> Force:

@@ -63,7 +63,18 @@ def test_a_clock_that_jumps_back_brings_the_override_back_for_as_long_as_it_says
 
 
 @pytest.mark.parametrize(
-    "until", ["", "soon", "18:00", "2026-01-31T18:00:00", "2026-13-01T00:00:00Z", "1769882400"]
+    "until",
+    [
+        "",
+        "soon",
+        "18:00",
+        "2026-01-31T18:00:00",
+        "2026-13-01T00:00:00Z",
+        "1769882400",
+        # Times that Python reads and can't turn into UTC: before its first year, after its last.
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+    ],
 )
 def test_a_time_that_is_none_forces_nothing_and_shows_a_good_one(until: str) -> None:
     read = _read("awake", until)
