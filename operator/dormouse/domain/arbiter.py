@@ -84,9 +84,10 @@ def _sleep(desk: Desk, engine: Engine, want: Want) -> None:
     if _must_wait(desk, engine, want):
         return
     assert want.tier is not None
+    way = path(engine.state, want.tier) or ()
     needs: Mapping[DeviceKey, int] = {}
-    if engine.state is not EngineState.AWAKE:
-        # Deeper goes through a wake. Nobody is evicted for that: it waits for room of its own.
+    if len(way) > 1:
+        # Before the sleep itself it goes up, which takes memory. Nobody is evicted for that: it waits for room of its own.
         measured = ledger.need(engine)
         if measured is None:
             desk.wait(engine, want, Reason.ROOM_UNPROVEN, "its footprint was never measured")
@@ -99,7 +100,6 @@ def _sleep(desk: Desk, engine: Engine, want: Want) -> None:
     spec = desk.model(engine).spec.sleep
     # The engine checks the idleness that this decision rests on again, in the same instant as it closes.
     min_idle = None if want.reason in _ORDERED_BY_PERSON else min(engine.idle_seconds, spec.idle_timeout)
-    way = path(engine.state, want.tier) or ()
     steps = (Step(engine.key, operation, min_idle, spec.drain_timeout) for operation in way)
     desk.start(engine, want, tuple(steps), needs=needs)
 

@@ -242,6 +242,14 @@ def test_deeper_sleep_waits_for_room_and_evicts_nobody() -> None:
     assert steps(run(roomy, specs=spec)) == [("a-pod", Op.WAKE), ("a-pod", Op.SLEEP_DISCARD)]
 
 
+def test_to_go_back_to_sleep_from_half_way_up_takes_no_room() -> None:
+    full = memory(free=0, process=40, footprint=None)
+    half = engine("a", S.RESTORED, full)
+    plan = run(half, specs={"a": {"sleep": {"mode": "Asleep"}}})
+    assert steps(plan) == [("a-pod", Op.SLEEP_OFFLOAD)]
+    assert plan.jobs[0].needs == {}
+
+
 def test_an_idle_sleep_asks_the_engine_to_check_the_idleness_again() -> None:
     plan = run(awake(idle_seconds=400))
     assert plan.jobs[0].steps[0].min_idle_seconds == 300
