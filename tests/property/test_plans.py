@@ -16,7 +16,7 @@ from dormouse.domain.arbiter import decide
 from dormouse.domain.desk import Rules
 from dormouse.domain.plan import NEVER
 from dormouse.domain.snapshot import UNKNOWN_DEVICE, DeviceKey, Engine, shares_device
-from dormouse.domain.states import ASLEEP, UNSETTLED, EngineState, Operation, after
+from dormouse.domain.states import ASLEEP, SLEEPS, UNSETTLED, EngineState, Operation, after
 from tests.property.worlds import later, worlds
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from tests.property.worlds import World
 
 RULES = Rules(min_residency=2, drain_after=30)
-SLEEPS = {Operation.SLEEP_OFFLOAD, Operation.SLEEP_DISCARD}
 
 
 def by_key(snapshot: Snapshot) -> dict[EngineKey, Engine]:

@@ -95,6 +95,23 @@ TRANSITIONS: Final[Mapping[tuple[EngineState, Operation], EngineState]] = Mappin
     }
 )
 
+#: The operations that give memory back.
+SLEEPS: Final = frozenset({_O.SLEEP_OFFLOAD, _O.SLEEP_DISCARD})
+
+#: The states that prove an operation, whatever was answered to it. More than one where an engine may be further
+#: already: reloading twice is reloading once, and one without a KV cache of its own is awake early. Awake proves no
+#: `wake weights`: its weights may be garbage until they are reloaded.
+PROOFS: Final[Mapping[Operation, frozenset[EngineState]]] = MappingProxyType(
+    {
+        _O.SLEEP_OFFLOAD: frozenset({_S.OFFLOADED}),
+        _O.SLEEP_DISCARD: frozenset({_S.DISCARDED}),
+        _O.WAKE: frozenset({_S.AWAKE}),
+        _O.WAKE_WEIGHTS: frozenset({_S.UNLOADED, _S.LOADED}),
+        _O.RELOAD: frozenset({_S.LOADED, _S.AWAKE}),
+        _O.WAKE_KV_CACHE: frozenset({_S.AWAKE}),
+    }
+)
+
 #: The state that is a tier fully reached.
 SETTLED: Final[Mapping[Tier, EngineState]] = MappingProxyType(
     {Tier.AWAKE: _S.AWAKE, Tier.OFFLOADED: _S.OFFLOADED, Tier.DISCARDED: _S.DISCARDED}

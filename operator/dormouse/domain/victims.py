@@ -36,8 +36,9 @@ def awake(engine: Engine, model: Model) -> list[Victim]:
     gives = ledger.gives_back(engine)
     if gives is None:
         return []
-    # A busy one is drained: admission closes, requests in flight end, new ones are held.
-    min_idle = None if engine.busy else min(engine.idle_seconds, 0.0)
+    # A busy one is drained: admission closes, requests in flight end, new ones are held. An idle one that was used
+    # meanwhile may still go, but not while it serves.
+    min_idle = None if engine.busy else 0.0
     sleep = Step(engine.key, Operation.SLEEP_OFFLOAD, min_idle, model.spec.sleep.drain_timeout)
     return [Victim(engine, (sleep,), gives)]
 

@@ -15,12 +15,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from dormouse.api.status import Tier
-from dormouse.domain.states import EngineState, Operation
+from dormouse.domain.states import EngineState
 from dormouse.engines.report import TAGS, WEIGHTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from dormouse.engines.report import Report
 
 LEFT_BEHIND_SHARE: Final = 0.05
@@ -29,17 +27,7 @@ LEFT_BEHIND_SHARE: Final = 0.05
 WAKE: Final = "wake"
 SLEEP: Final = "sleep"
 
-_S, _O = EngineState, Operation
-
-#: What each operation must have led to. More than one where repeating an operation finds it done and more.
-PROOFS: Final[Mapping[Operation, frozenset[EngineState]]] = {
-    _O.SLEEP_OFFLOAD: frozenset({_S.OFFLOADED}),
-    _O.SLEEP_DISCARD: frozenset({_S.DISCARDED}),
-    _O.WAKE: frozenset({_S.AWAKE}),
-    _O.WAKE_WEIGHTS: frozenset({_S.UNLOADED, _S.LOADED, _S.AWAKE}),
-    _O.RELOAD: frozenset({_S.LOADED, _S.AWAKE}),
-    _O.WAKE_KV_CACHE: frozenset({_S.AWAKE}),
-}
+_S = EngineState
 
 
 def state(report: Report, *, transition_timeout: float) -> EngineState:

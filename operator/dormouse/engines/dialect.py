@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from dormouse.domain.states import Operation
+from dormouse.domain.states import PROOFS, SLEEPS, Operation
 from dormouse.engines import derive
 from dormouse.errors import EngineFailedError, EngineUnreachableError, IllegalOperationError
 
@@ -24,7 +24,6 @@ REQUESTS = {
     Operation.RELOAD: ("/collective_rpc", (), {"method": "reload_weights"}),
     Operation.WAKE_KV_CACHE: ("/wake_up", (("tags", "kv_cache"),), None),
 }
-SLEEPS = frozenset({Operation.SLEEP_OFFLOAD, Operation.SLEEP_DISCARD})
 
 
 class Dialect(Protocol):
@@ -72,7 +71,7 @@ def prove(operation: Operation, report: Report) -> Report:
     if report.fault:
         raise EngineUnreachableError(f"after {operation}: {report.fault}")
     state = derive.state(report, transition_timeout=float("inf"))
-    if state not in derive.PROOFS[operation]:
+    if state not in PROOFS[operation]:
         kind = "not_sleeping" if operation in SLEEPS else "still_sleeping"
         raise EngineFailedError(f"the engine answered 200 to {operation} and is {state}", kind=kind)
     return report

@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 from dormouse.domain.snapshot import Reach
+from dormouse.domain.states import SLEEPS
 from dormouse.engines import dialect
 from dormouse.engines.client import parse
 from dormouse.engines.report import read_report
@@ -77,7 +78,7 @@ class Guarded:
         path, params, content = dialect.request(operation)
         headers = {"X-Dormouse-Operation": operation_id}
         timeout = self._transition_timeout
-        if operation in dialect.SLEEPS:
+        if operation in SLEEPS:
             headers["X-Dormouse-Drain-Seconds"] = f"{drain_seconds:g}"
             timeout += drain_seconds
             if min_idle_seconds is not None:

@@ -50,7 +50,9 @@ _DEV_MODE: Final[Mapping[EngineType, str]] = {
     """--additional-config '{"weight_nz_mode":0}'""",
     EngineType.STAND_IN: "start it with --dev-mode",
 }
-_IN_BOTH: Final = "mount the same token Secret in operator and engine, and point DORMOUSE_TOKEN_FILE of both at it"
+_IN_BOTH: Final = (
+    "mount the same token Secret in operator and engine, and point DORMOUSE_TOKEN_FILE of both at it"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dormouse.api.status import Tier
 from dormouse.domain.snapshot import Reach
-from dormouse.domain.states import Operation
+from dormouse.domain.states import SLEEPS, Operation
 from dormouse.engines import dialect
 from dormouse.engines.metrics import Metrics, read_metrics
 from dormouse.engines.report import TAGS, WEIGHTS, Report
@@ -115,7 +115,7 @@ class Stock:
         """Do `operation`; idleness is checked just before, which leaves a gap that only the guard closes."""
         path, params, content = dialect.request(operation)
         timeout = self._transition_timeout
-        if operation in dialect.SLEEPS:
+        if operation in SLEEPS:
             params = (*params, ("mode", "wait"))
             timeout += drain_seconds
             before = await self.read()

@@ -10,12 +10,12 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from dormouse.domain import ledger
-from dormouse.domain.states import PARTIAL, EngineState, Operation
+from dormouse.domain.states import PARTIAL, PROOFS, SLEEPS, EngineState, Operation
 from dormouse.errors import (
     ClusterError,
     EngineError,
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from dormouse.runtime.ports import Engines, Pods
 
 log = structlog.get_logger("dormouse.jobs")
-
-SLEEPS = frozenset({Operation.SLEEP_OFFLOAD, Operation.SLEEP_DISCARD})
 
 _IN_USE = "not_idle"
 """The refusal that is no failure: somebody used the engine between our decision and our call."""
@@ -114,7 +112,7 @@ class JobRunner:
 
     async def _perform(self, step: Step) -> Observation:
         """Do one operation and prove it; EngineError where it is not done."""
-        goals = _GOALS[step.operation]
+        goals = PROOFS[step.operation]
         try:
             seen = await self.engines.perform(
                 step.engine,
@@ -175,14 +173,3 @@ class JobRunner:
         engine = self.engine_of(job.engine)
         if engine is not None and engine.state is EngineState.AWAKE and job.steps[-1].operation not in SLEEPS:
             self.attempts.forgive_model(engine.model, [engine.key])
-
-
-#: The states that prove an operation. An engine without a KV cache of its own may be awake earlier than others.
-_GOALS: Final[Mapping[Operation, frozenset[EngineState]]] = {
-    Operation.SLEEP_OFFLOAD: frozenset({EngineState.OFFLOADED}),
-    Operation.SLEEP_DISCARD: frozenset({EngineState.DISCARDED}),
-    Operation.WAKE: frozenset({EngineState.AWAKE}),
-    Operation.WAKE_WEIGHTS: frozenset({EngineState.UNLOADED, EngineState.LOADED}),
-    Operation.RELOAD: frozenset({EngineState.LOADED, EngineState.AWAKE}),
-    Operation.WAKE_KV_CACHE: frozenset({EngineState.AWAKE}),
-}

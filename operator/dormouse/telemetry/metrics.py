@@ -83,5 +83,5 @@ class Metrics:
         self._jobs.labels(reason).inc()
 
     def transition(self, operation: str, result: str, seconds: float) -> None:
-        """Note one operation on one engine; `result` is `ok` or `failed`."""
+        """Note one operation on one engine; `result` is `ok`, `refused` or `failed`."""
         self._transition.labels(operation, result).observe(seconds)

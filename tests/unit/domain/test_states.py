@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dormouse.api.status import Tier
-from dormouse.domain.states import SETTLED, TRANSITIONS, EngineState, Operation, after, path
+from dormouse.domain.states import PROOFS, SETTLED, TRANSITIONS, EngineState, Operation, after, path
 from dormouse.errors import IllegalOperationError
 
 S, Op = EngineState, Operation
@@ -51,3 +51,15 @@ def test_every_way_is_legal_and_ends_in_its_tier() -> None:
             for operation in way:
                 here = after(here, operation)
             assert here is goal
+
+
+def test_every_operation_of_an_engine_has_its_proof_and_no_state_proves_it_undone() -> None:
+    assert set(PROOFS) == set(Op) - {Op.RESTART}
+    for (before, operation), led_to in TRANSITIONS.items():
+        if operation is not Op.RESTART:
+            assert led_to in PROOFS[operation]
+            assert before not in PROOFS[operation]
+
+
+def test_being_awake_is_no_proof_that_weights_were_only_mapped() -> None:
+    assert S.AWAKE not in PROOFS[Op.WAKE_WEIGHTS]

@@ -9,7 +9,7 @@ import pytest
 
 from dormouse.api.status import Tier
 from dormouse.domain.snapshot import DeviceKey, DeviceMemory, LastTransition
-from dormouse.domain.states import EngineState, Operation
+from dormouse.domain.states import SLEEPS, EngineState, Operation
 from dormouse.engines import derive, dialect
 from dormouse.engines.report import TAGS, Report
 from dormouse.errors import EngineFailedError, EngineUnreachableError, IllegalOperationError
@@ -132,10 +132,10 @@ def test_every_state_that_an_engine_can_show_is_in_the_table() -> None:
 @pytest.mark.parametrize("operation", [o for o in Operation if o is not Operation.RESTART])
 def test_an_engine_that_did_nothing_proves_no_operation(operation: Operation) -> None:
     asleep = said(Tier.OFFLOADED, NOTHING) if operation is Operation.WAKE else said(Tier.DISCARDED, NOTHING)
-    unchanged = said(Tier.AWAKE, TAGS) if operation in dialect.SLEEPS else asleep
+    unchanged = said(Tier.AWAKE, TAGS) if operation in SLEEPS else asleep
     with pytest.raises(EngineFailedError) as caught:
         dialect.prove(operation, unchanged)
-    assert caught.value.kind == ("not_sleeping" if operation in dialect.SLEEPS else "still_sleeping")
+    assert caught.value.kind == ("not_sleeping" if operation in SLEEPS else "still_sleeping")
 
 
 def test_a_sleep_at_the_wrong_level_proves_nothing() -> None:
