@@ -171,10 +171,10 @@ def conditions() -> str:
 
 def settings() -> str:
     """Make the page of the operator's environment variables."""
-    rows = []
-    for name, field in Settings.model_fields.items():
-        default = "" if field.default_factory or field.default in {None, ()} else f"`{field.default}`"
-        rows.append([f"`DORMOUSE_{name.upper()}`", default, _cell(field.description or "")])
+    rows = [
+        [f"`{name}`", f"`{default}`" if default else "", _cell(meaning)]
+        for name, default, meaning in Settings.variables()
+    ]
     intro = "The operator reads these environment variables once, at start. Durations are seconds.\n\n"
     banner = _banner("operator/dormouse/settings.py")
     return f"{banner}\n# Settings\n\n{intro}" + _table(["variable", "default", "meaning"], rows)

@@ -25,9 +25,17 @@ def _root() -> None:
     pass
 
 
-@app.command()
+def _variables() -> str:
+    """Return what `dormouse operator --help` says of the environment."""
+    lines = ["Environment variables, read once at start; durations are seconds:"]
+    for name, default, meaning in Settings.variables():
+        lines.append(f"{name}: {meaning}" + (f" Default: {default}." if default else ""))
+    return "\n\n".join(lines)
+
+
+@app.command(epilog=_variables())
 def operator() -> None:
-    """Run the operator. It is configured by DORMOUSE_* variables, see docs/reference/settings.md."""
+    """Run the operator. It is configured by environment variables alone."""
     # Imported here: `dormouse version` must not wait for a Kubernetes client.
     from dormouse.runtime.operator import Operator  # noqa: PLC0415  (see above)
 

@@ -1,7 +1,7 @@
 """The operator's settings, in one typed place: environment variables `DORMOUSE_*`, read once at start.
 
-Durations are seconds. `dormouse operator --help` and docs/reference/settings.md are generated from the
-descriptions below.
+Durations are seconds. `dormouse operator --help` and docs/reference/settings.md are made from `variables`, and that
+from the descriptions below.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import os
 import socket
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from dormouse.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class LogFormat(StrEnum):
@@ -94,6 +97,13 @@ class Settings(BaseSettings):
             if isinstance(value, str)
             else value
         )
+
+    @classmethod
+    def variables(cls) -> Iterator[tuple[str, str, str]]:
+        """Yield name, default ("" where there is none or it depends) and meaning of every variable."""
+        for name, field in cls.model_fields.items():
+            default = "" if field.default_factory or field.default in {None, ()} else str(field.default)
+            yield f"DORMOUSE_{name.upper()}", default, field.description or ""
 
     @classmethod
     def read(cls) -> Self:
