@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.storm.fleet import StormModel
     from tests.storm.stage import Engines, Process
 
-BOUND = 90.0
+BOUND = 60.0
 """Seconds from the first try to the answer."""
 DEATH_SHOWS_WITHIN = 5.0
 _HEAD = 20.0

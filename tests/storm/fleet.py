@@ -85,7 +85,7 @@ class StormModel:
             "kind": KIND,
             "metadata": {"name": self.name},
             "spec": {
-                "engine": {"type": "StandIn", "startTimeout": "60s", "template": {"spec": pod}},
+                "engine": {"type": "StandIn", "startTimeout": "2m", "template": {"spec": pod}},
                 "sleep": {"idleTimeout": "0s", "drainTimeout": "5s", **dict(self.sleep)},
                 "wake": {"maxWait": "40s"},
             },

@@ -134,6 +134,8 @@ class Stage:
         try:
             self._install()
         except BaseException:
+            for operator in self.operators:
+                print(operator.log_tail(30), flush=True)
             self.__exit__()
             raise
         return self
