@@ -79,7 +79,8 @@ def measure(fleet: Fleet, size: Size) -> dict[str, Any]:
 
     recovery = {"standby": _stand_by(fleet, wakes), "restart": _restart(fleet, wakes)}
     ours, floor, swapped = added.quantiles(), by_hand.quantiles(), swaps.quantiles()
-    for tally in (by_hand, added, swaps):
+    tallies = (by_hand, added, swaps)
+    for tally in tallies:
         _must_be_good(tally)
     return {
         "models": size.models,
@@ -101,8 +102,8 @@ def measure(fleet: Fleet, size: Size) -> dict[str, Any]:
         "settled_s": round(settled, 1),
         "unmeasured": added.unmeasured,
         "skipped": added.skipped,
-        "lost": 0,
-        "wrong": 0,
+        "lost": sum(len(tally.lost) for tally in tallies),
+        "wrong": sum(tally.wrong for tally in tallies),
     }
 
 
