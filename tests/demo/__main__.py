@@ -29,7 +29,7 @@ def main() -> int:
     tell("starting etcd, kube-apiserver, controllers, a node and the operator …")
     try:
         with Stage() as stage:
-            tell(f"a real Kubernetes is up: export KUBECONFIG={stage.cluster.kubeconfig}")
+            tell("a real Kubernetes is up: " + "; ".join(stage.shell_lines()))
             if once:
                 print(json.dumps(Story(stage, tell).play()), flush=True)
             else:

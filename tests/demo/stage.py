@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import yaml
 
 from dormouse_engine.standin.device import DeviceState, read_device
 from tests.cluster import audit
+from tests.cluster.binaries import obtain
 from tests.cluster.cluster import Cluster
 
 if TYPE_CHECKING:
@@ -66,6 +68,13 @@ class Stage:
     def operator_log(self) -> Path:
         """Where the operator writes."""
         return self.cluster.state / "operator.log"
+
+    def shell_lines(self) -> list[str]:
+        """Return what to put into a shell to play with kubectl; a machine without one gets ours."""
+        lines = [f"export KUBECONFIG={self.cluster.kubeconfig}"]
+        if shutil.which("kubectl") is None:
+            lines.append(f"alias kubectl={obtain('kubectl')}")
+        return lines
 
     def apply_models(self) -> None:
         """`kubectl apply` the sample with two models; its device folder is moved to where we may write."""

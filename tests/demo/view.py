@@ -37,7 +37,7 @@ class View:
         """Return the picture of this moment."""
         story = self._story
         requests = f"{story.answered} answered · {story.lost} lost · {story.wrong} wrong"
-        head = Text(f"export KUBECONFIG={self._stage.cluster.kubeconfig}", style="bold yellow")
+        head = Text("\n".join(self._stage.shell_lines()), style="bold yellow")
         hint = Text(
             "kubectl -n demo get sm -w    kubectl -n demo annotate sm alice dormouse.dev/force=awake    Ctrl-C ends it"
         )
