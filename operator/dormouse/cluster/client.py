@@ -123,9 +123,7 @@ class Client:
             content_type=APPLY,
         )
 
-    async def delete(
-        self, resource: Resource, namespace: str, name: str, *, uid: str, grace_seconds: int | None = None
-    ) -> bool:
+    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> bool:
         """Delete exactly this object; False when it is gone already or another has its name."""
         options: dict[str, Any] = {
             "apiVersion": "v1",
@@ -133,8 +131,6 @@ class Client:
             "preconditions": {"uid": uid},
             "propagationPolicy": "Background",
         }
-        if grace_seconds is not None:
-            options["gracePeriodSeconds"] = grace_seconds
         try:
             await self.call("DELETE", resource.path(namespace, name), body=options)
         except (RejectedError, UnavailableError) as error:

@@ -169,15 +169,14 @@ class ClusterPort:
         reason: Reason,
         message: str,
         *,
-        action: str = "Decide",
         warning: bool = False,
     ) -> None:
         """Post a Kubernetes Event on the model, in the background, aggregated; see `events`."""
-        self._events.emit(model, uid, reason, message, action=action, warning=warning)
+        self._events.emit(model, uid, reason, message, warning=warning)
 
-    async def restart_pod(self, pod: EngineKey, *, grace_seconds: int | None = None) -> bool:
+    async def restart_pod(self, pod: EngineKey) -> bool:
         """Delete exactly this pod; False when it is gone. Raises ClusterError, LeadershipLostError."""
-        return await delete_pod(self._writer, pod, grace_seconds=grace_seconds)
+        return await delete_pod(self._writer, pod)
 
     async def settle(self) -> None:
         """Return when all statuses, Deployments and Events that were asked for are done."""

@@ -48,7 +48,6 @@ class _News:
     uid: str
     reason: str
     note: str
-    action: str
     kind: str
     first: float
     name: str
@@ -77,12 +76,11 @@ class Events:
         reason: Reason,
         message: str,
         *,
-        action: str = "Decide",
         warning: bool = False,
     ) -> None:
         """Say something about a model; returns at once.
 
-        `uid` is the SleepingModel's, `action` what was done, one word in CamelCase; `warning`: it went wrong.
+        `uid` is the SleepingModel's; `warning`: it went wrong.
 
         """
         now = asyncio.get_running_loop().time()
@@ -95,7 +93,6 @@ class Events:
                 uid=uid,
                 reason=str(reason),
                 note=note,
-                action=action,
                 kind="Warning" if warning else "Normal",
                 first=now,
                 name=f"{model.name}.{secrets.token_hex(8)}",
@@ -191,7 +188,7 @@ class Events:
             "eventTime": news.time,
             "reportingController": CONTROLLER,
             "reportingInstance": self._instance,
-            "action": news.action,
+            "action": "Decide",
             "reason": news.reason,
             "note": news.note,
             "type": news.kind,

@@ -11,10 +11,8 @@ if TYPE_CHECKING:
     from dormouse.domain.snapshot import EngineKey
 
 
-async def delete_pod(client: Client, pod: EngineKey, *, grace_seconds: int | None = None) -> bool:
+async def delete_pod(client: Client, pod: EngineKey) -> bool:
     """Delete exactly this pod (its successor of the same name is safe).
-
-    `grace_seconds`: how long it may take to end; None: as the pod itself says.
 
     Returns:
         False when it is gone already.
@@ -24,4 +22,4 @@ async def delete_pod(client: Client, pod: EngineKey, *, grace_seconds: int | Non
         UnavailableError: no answer; whether it was deleted is unknown.
 
     """
-    return await client.delete(PODS, pod.namespace, pod.pod, uid=pod.uid, grace_seconds=grace_seconds)
+    return await client.delete(PODS, pod.namespace, pod.pod, uid=pod.uid)

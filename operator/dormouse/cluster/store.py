@@ -136,9 +136,7 @@ class Store:
     def __init__(self, on_change: Callable[[ModelKey], None]) -> None:
         self._on_change = on_change
         self._models: _Table[ModelView] = _Table(read_model, lambda v: v.key, {"key": lambda v: v.key})
-        self._pods: _Table[PodView] = _Table(
-            read_pod, lambda v: v.model, {"model": lambda v: v.model, "node": lambda v: v.node}
-        )
+        self._pods: _Table[PodView] = _Table(read_pod, lambda v: v.model, {"model": lambda v: v.model})
         self._deployments: _Table[DeploymentView] = _Table(
             read_deployment, lambda v: v.model, {"name": lambda v: ModelKey(v.namespace, v.name)}
         )
@@ -164,10 +162,6 @@ class Store:
     def pods_of(self, model: ModelKey) -> tuple[PodView, ...]:
         """List the pods that carry the model's label."""
         return self._pods.group("model", model)
-
-    def pods_on(self, node: str) -> tuple[PodView, ...]:
-        """List the labelled pods of one node; "" for those that wait to be scheduled."""
-        return self._pods.group("node", node)
 
     def pods(self) -> tuple[PodView, ...]:
         """List all labelled pods."""

@@ -48,7 +48,7 @@ async def posted(client: Client, key: ModelKey) -> list[dict[str, Any]]:
 async def test_an_event_says_what_kubectl_describe_shows(
     installed: Cluster, events: Events, key: ModelKey, uid: str
 ) -> None:
-    events.emit(key, uid, Reason.WAKE_FAILED, "out of memory", action="Wake", warning=True)
+    events.emit(key, uid, Reason.WAKE_FAILED, "out of memory", warning=True)
     await events.settle()
     shown = installed.kubectl("describe", "sleepingmodel", key.name, "-n", key.namespace)
     line = next(line for line in shown.splitlines() if "WakeFailed" in line)

@@ -103,19 +103,24 @@ async def test_a_restarted_pod_is_deleted_once_and_its_successor_is_safe(
                 "namespace": key.namespace,
                 "labels": {"dormouse.dev/model": key.name},
             },
-            "spec": {"nodeName": "nowhere", "containers": [{"name": "engine", "image": "dormouse/none"}]},
+            # No kubelet there would let it go, so it asks for no time to end.
+            "spec": {
+                "nodeName": "nowhere",
+                "terminationGracePeriodSeconds": 0,
+                "containers": [{"name": "engine", "image": "dormouse/none"}],
+            },
         }
 
     async with make_port() as port:
         await asyncio.to_thread(installed.apply, pod())
         await eventually("the pod", lambda: port.store.pods_of(key))
         first = port.store.pods_of(key)[0].key
-        assert await port.restart_pod(first, grace_seconds=0)
+        assert await port.restart_pod(first)
         await eventually("its end", lambda: not port.store.pods_of(key))
-        assert not await port.restart_pod(first, grace_seconds=0)
+        assert not await port.restart_pod(first)
         await asyncio.to_thread(installed.apply, pod())
         await eventually("its successor", lambda: port.store.pods_of(key))
-        assert not await port.restart_pod(first, grace_seconds=0)
+        assert not await port.restart_pod(first)
         assert port.store.pods_of(key)[0].key.uid != first.uid
         assert not port.store.pods_of(key)[0].deleting
 
