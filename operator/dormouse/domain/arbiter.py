@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dormouse.domain.plan import Plan
-    from dormouse.domain.snapshot import DeviceKey, Engine, EngineKey, Snapshot
+    from dormouse.domain.snapshot import DeviceKey, Engine, EngineKey, Model, Snapshot
 
 MAX_RESTARTS = 1
 """Pods restarted for failing wakes before a model is Stalled."""
@@ -87,7 +87,7 @@ def _sleep(desk: Desk, engine: Engine, want: Want) -> None:
     way = path(engine.state, want.tier) or ()
     needs: Mapping[DeviceKey, int] = {}
     if len(way) > 1:
-        # Before the sleep itself it goes up, which takes memory. Nobody is evicted for that: it waits for room of its own.
+        # Before the sleep itself it goes up, which takes memory. Nobody is evicted for that: it waits for its own room.
         measured = ledger.need(engine)
         if measured is None:
             desk.wait(engine, want, Reason.ROOM_UNPROVEN, "its footprint was never measured")
@@ -146,11 +146,16 @@ def _restart(desk: Desk, engine: Engine, want: Want, why: str) -> None:
     if not engine.restartable:
         advice = "nothing would recreate its pod: delete it and create it yourself"
         desk.wait(engine, want, exhausted, f"{why}; {advice}")
-    elif model.restarts >= MAX_RESTARTS and engine.state is not EngineState.HUNG:
+    elif model.restarts >= _most_restarts(model, engine):
         desk.wait(engine, want, exhausted, f"{why}, after a restart too; change the spec to try again")
     elif not _must_wait(desk, engine, want):
         restart = replace(want, reason=Reason.RESTARTING, message=why)
         desk.start(engine, restart, (Step(engine.key, Operation.RESTART),))
+
+
+def _most_restarts(model: Model, engine: Engine) -> int:
+    """Return how many restarts a model gets; one that hangs was never tried again without, so each is an attempt."""
+    return model.spec.wake.max_attempts if engine.state is EngineState.HUNG else MAX_RESTARTS
 
 
 def _make_room_to_boot(desk: Desk, engine: Engine, want: Want) -> None:

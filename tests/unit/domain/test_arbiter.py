@@ -262,6 +262,17 @@ def test_an_engine_in_somebody_elses_transition_is_waited_for() -> None:
     assert plan.jobs == ()
 
 
+def test_an_engine_that_hangs_again_and_again_is_given_up_after_as_many_attempts_as_its_spec_allows() -> None:
+    spec = {"wake": {"maxAttempts": 2}}
+    hung = engine("a", S.HUNG)
+    assert steps(run(hung, a=model("a", spec, restarts=1))) == [("a-pod", Op.RESTART)]
+    given_up = run(hung, a=model("a", spec, restarts=2))
+    assert steps(given_up) == []
+    assert given_up.verdicts[hung.key].reason is Reason.WAKE_ATTEMPTS_EXHAUSTED
+    other = engine("b", S.OFFLOADED, held=1)
+    assert steps(run(hung, other, a=model("a", spec, restarts=2))) == [("b-pod", Op.WAKE)]
+
+
 def test_a_hung_engine_is_restarted() -> None:
     assert steps(run(engine("a", S.HUNG, AWAKE))) == [("a-pod", Op.RESTART)]
 
