@@ -38,7 +38,8 @@ class Collector:
     _first_seen: dict[EngineKey, tuple[str, float]] = field(default_factory=dict)
     _forgiven: dict[EngineKey, int] = field(default_factory=dict)
     """Restarts of a container that no longer count: it has answered since, or they were before our time."""
-    _generations: dict[ModelKey, int] = field(default_factory=dict)
+    _generations: dict[ModelKey, tuple[str, int]] = field(default_factory=dict)
+    """By uid, too: a model that was deleted and made anew begins at generation 1 again."""
 
     def forget(self, gone: Iterable[EngineKey]) -> None:
         """Drop what is remembered of engines that are gone."""
@@ -54,11 +55,12 @@ class Collector:
 
     def respect_generation(self, view: ModelView) -> None:
         """Give a model whose spec changed all its attempts back: the user may have mended it."""
-        if self._generations.get(view.key) == view.generation:
+        generation = (view.uid, view.generation)
+        if self._generations.get(view.key) == generation:
             return
         if view.key in self._generations:
             self.attempts.forgive_model(view.key, [pod.key for pod in self.store.pods_of(view.key)])
-        self._generations[view.key] = view.generation
+        self._generations[view.key] = generation
 
     # ── one engine, one model ────────────────────────────────────────────────────────────────────────────
 
