@@ -22,6 +22,7 @@ from dormouse.errors import (
     EngineFailedError,
     EngineRefusedError,
     EngineUnreachableError,
+    LeadershipLostError,
 )
 
 if TYPE_CHECKING:
@@ -106,6 +107,13 @@ class JobRunner:
         except (EngineError, ClusterError) as error:
             self.journal.step_failed(job, step, self.clock() - started, str(error))
             self._failed(step, before, str(error))
+            return False
+        except LeadershipLostError:
+            raise
+        except Exception as error:
+            # A bug of ours: without a pause the next look would run into it again at once, and so for ever.
+            log.exception("step broke", engine=str(step.engine), action=step.operation)
+            self._failed(step, before, repr(error))
             return False
         self.journal.step_done(job, step, self.clock() - started)
         return True

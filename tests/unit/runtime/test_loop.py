@@ -101,6 +101,17 @@ async def test_a_job_that_fails_gives_its_device_free(world: World) -> None:
     await world.loop.stop(0)
 
 
+async def test_a_job_that_breaks_in_a_way_of_ours_is_paused_for_like_any_other(world: World) -> None:
+    world.add("a", observation(EngineState.AWAKE))
+    world.engines.fail[Operation.SLEEP_OFFLOAD] = RuntimeError("a bug")
+    world.look("a")
+    await world.settle()
+    assert world.engines.done == [("a", Operation.SLEEP_OFFLOAD)], "not again at once, and so for ever"
+    assert world.loop._locked == {}
+    assert ModelKey("ns", "a") in world.loop._timers, "it is tried again"
+    await world.loop.stop(0)
+
+
 async def test_time_alone_brings_the_next_look(world: World) -> None:
     key = world.add(
         "a", observation(EngineState.AWAKE, idle_seconds=0.0), {"sleep": {"idleTimeout": "100ms"}}
