@@ -29,8 +29,7 @@ def crd() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def api(cluster: Cluster, crd: dict[str, Any]) -> client.ApiClient:
     """The client; the definition is applied the way a user does it, and established."""
-    # The client has no types of its own here.
-    connection: client.ApiClient = config.new_client_from_config(str(cluster.kubeconfig))  # type: ignore[no-untyped-call]
+    connection: client.ApiClient = config.new_client_from_config(str(cluster.kubeconfig))  # type: ignore[no-untyped-call]  # the client has no types there
     definitions = client.ApiextensionsV1Api(connection)
     definitions.patch_custom_resource_definition(
         CRD_NAME, crd, field_manager="tests", force=True, _content_type="application/apply-patch+yaml"

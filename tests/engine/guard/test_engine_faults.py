@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.engine.guard.asking import answers, kind, last, sleeps
 from tests.engine.guard.client import ticks, until
-from tests.engine.guard.test_transitions import answers, kind, last, sleeps
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -78,6 +78,21 @@ async def test_demand_comes_at_once_and_only_from_nobody_to_somebody(rig: "Rig")
     await reader.stop()
 
 
+async def test_it_is_told_when_nobody_waits_any_more(rig: "Rig") -> None:
+    await rig.client.sleep()
+    reader = Reader(rig)
+    await reader.wait_for("hello")
+    held = [rig.client.ask(f"n{number}") for number in range(2)]
+    await reader.wait_for("demand")
+    held[0].leave()
+    await ticks()
+    assert "idle" not in reader.events
+    held[1].leave()
+    line = await reader.wait_for("demand", "idle")
+    assert (line["report"]["held"], line["report"]["tier"]) == (0, "Offloaded")
+    await reader.stop()
+
+
 async def test_a_transition_tells_of_its_begin_and_its_end(rig: "Rig") -> None:
     reader = Reader(rig)
     await reader.wait_for("hello")
