@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from dormouse.api.conditions import Reason
-from dormouse.domain.states import SLEEPS
+from dormouse.domain.states import SLEEPS, Operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,5 +64,12 @@ class Journal:
         )
         model = self.model_of(step.engine)
         if model is not None:
-            reason = Reason.SLEEP_FAILED if step.operation in SLEEPS else Reason.WAKE_FAILED
-            self.status.tell(model, reason, f"{step.engine.pod}: {step.operation}: {error}", warning=True)
+            self.status.tell(
+                model, _failure(step.operation), f"{step.engine.pod}: {step.operation}: {error}", warning=True
+            )
+
+
+def _failure(operation: Operation) -> Reason:
+    if operation is Operation.RESTART:
+        return Reason.RESTARTING
+    return Reason.SLEEP_FAILED if operation in SLEEPS else Reason.WAKE_FAILED
