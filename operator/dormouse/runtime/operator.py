@@ -22,7 +22,7 @@ from dormouse.domain.desk import Rules
 from dormouse.domain.snapshot import Reach
 from dormouse.engines.links import EngineLinks
 from dormouse.errors import EngineError, LeadershipLostError
-from dormouse.runtime import health
+from dormouse.runtime import health, memory
 from dormouse.runtime.attempts import AttemptBook
 from dormouse.runtime.collect import Collector
 from dormouse.runtime.jobs import JobRunner
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dormouse.api.conditions import Reason
     from dormouse.domain.plan import Verdict
     from dormouse.domain.snapshot import DeviceKey, EngineKey, ModelKey
+    from dormouse.engines.links import Target
     from dormouse.settings import Settings
 
 log = structlog.get_logger("dormouse.operator")
@@ -47,6 +48,9 @@ STOP_GRACE = 5.0
 
 RETARGET_DELAY = 0.02
 """Seconds in which changes of pods are collected before the set of followed engines is compared."""
+
+SETTLED_AFTER = 20.0
+"""Seconds of leading after which engines are connected and statuses written."""
 
 SILENT_FOR = 900.0
 """Seconds without any answer from the API server after which a restart is worth trying."""
@@ -62,7 +66,9 @@ class Operator:
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._leading = False
-        self._retargeting = False
+        self._moved: set[ModelKey] = set()
+        self._followed: dict[ModelKey, tuple[frozenset[EngineKey], dict[EngineKey, Target]]] = {}
+        """By model: its pods, and where those of them are that are followed."""
         self._settling: set[EngineKey] = set()
         self._port: ClusterPort | None = None
 
@@ -74,6 +80,7 @@ class Operator:
             SettingsError: there is no API server to be found.
         """
         self._catch_signals()
+        memory.set_code_aside()
         port = await ClusterPort.connect(
             self._settings, on_change=self._cluster_changed, on_signals_freed=self._catch_signals
         )
@@ -137,9 +144,10 @@ class Operator:
         self._leading = True
         self._metrics.leader.set(1)
         writing = asyncio.create_task(self._status.run(), name="status")
-        self._retarget()
-        for model in port.store.models():
+        for model in {*port.store.models(), *(pod.model for pod in port.store.pods())}:
             self._cluster_changed(model)
+        self._retarget()
+        settled = asyncio.get_running_loop().call_later(SETTLED_AFTER, memory.set_picture_aside)
         try:
             lost = asyncio.create_task(port.leadership.lost.wait())
             await asyncio.wait({stopped, lost}, return_when=asyncio.FIRST_COMPLETED)
@@ -154,6 +162,7 @@ class Operator:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(STOP_GRACE):
                         await port.settle()
+            settled.cancel()
             writing.cancel()
             lost.cancel()
             await self._engines.close()
@@ -172,26 +181,42 @@ class Operator:
             self._collector.respect_generation(view)
             self._port.look_at_children(model)
         self._loop.look(model)
-        if not self._retargeting:
-            self._retargeting = True
+        if not self._moved:
             asyncio.get_running_loop().call_later(RETARGET_DELAY, self._retarget)
+        self._moved.add(model)
 
     def _retarget(self) -> None:
-        """Follow the engines that there are now, and forget those that are gone."""
-        self._retargeting = False
+        """Follow the engines that models have now, and forget those that are gone.
+
+        Only models that changed are looked at, and most changes (a status that we wrote) move no engine.
+        """
+        moved, self._moved = self._moved, set()
         if not self._leading or self._port is None:
             return
-        self._engines.keep(self._roster.targets())
-        present = {pod.key for pod in self._port.store.pods()}
-        gone = self._collector.known() - present
+        store = self._port.store
+        elsewhere = False
+        for model in moved:
+            pods = frozenset(pod.key for pod in store.pods_of(model))
+            followed = (pods, self._roster.targets(model))
+            elsewhere = elsewhere or self._followed.get(model, (frozenset(), {})) != followed
+            self._followed[model] = followed
+            if not pods:
+                del self._followed[model]
+        if elsewhere:
+            targets = (targets for _, targets in self._followed.values())
+            self._engines.keep({key: target for some in targets for key, target in some.items()})
+            self._forget(self._collector.known() - {pod.key for pod in store.pods()})
+        for model in moved:
+            for pod in store.pods_of(model):
+                self._settle(pod.key)
+
+    def _forget(self, gone: set[EngineKey]) -> None:
         for key in gone:
             self._loop.verdicts.pop(key, None)
         # Neighbours of an engine that left may have waited for its room.
         for key in gone:
             self._look_around(self._collector.neighbourhood.devices(key))
         self._collector.forget(gone)
-        for key in present:
-            self._settle(key)
 
     def _engine_changed(self, key: EngineKey, changed: frozenset[str] | None) -> None:
         """Hear of an engine; `changed` names what is different, None: everything."""

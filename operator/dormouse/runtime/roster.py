@@ -16,8 +16,6 @@ from dormouse.domain.snapshot import Model
 from dormouse.engines.links import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from dormouse.api.sleepingmodel import SleepingModel
     from dormouse.api.spec import EngineSpec
     from dormouse.cluster.store import Store
@@ -79,8 +77,11 @@ class Roster:
             )
         return ""
 
-    def targets(self) -> dict[EngineKey, Target]:
-        """Return every engine to be followed: running pods of readable models, and orphans."""
+    def targets(self, key: ModelKey) -> dict[EngineKey, Target]:
+        """Return the engines of one model to be followed: its running pods, or its orphans."""
+        engine = self._engine_of(key)
+        if engine is None:
+            return {}
         return {
             pod.key: Target(
                 address=pod.ip,
@@ -89,23 +90,25 @@ class Roster:
                 container_id=pod.container_id,
                 type=engine.type,
             )
-            for pod, engine in self._followed()
-            if pod.ip and pod.container_id and not pod.crashed
+            for pod in self.store.pods_of(key)
+            if pod.ip and pod.container_id and not pod.crashed and not pod.deleting and self._ours(key, pod)
         }
 
-    def _followed(self) -> Iterator[tuple[PodView, EngineSpec]]:
-        # Strangers are followed too: only an engine itself can say that it serves something else.
-        for pod in self.store.pods():
-            if pod.deleting:
-                continue
-            view = self.view(pod.model)
-            if view is not None and view.model is not None:
-                self._last[pod.model] = view.model
-                if not (view.model.managed and not _made_by(view.key.name, pod)):
-                    yield pod, view.model.spec.engine
-            elif self.orphaned(pod.model):
-                last = self._last.get(pod.model)
-                yield pod, (last.spec if last else SleepingModelSpec()).engine
+    def _engine_of(self, key: ModelKey) -> EngineSpec | None:
+        """Return how a model's engines are to be talked to; None when they are none of our business."""
+        view = self.view(key)
+        if view is not None and view.model is not None:
+            self._last[key] = view.model
+            return view.model.spec.engine
+        if not self.orphaned(key):
+            return None
+        last = self._last.get(key)
+        return (last.spec if last else SleepingModelSpec()).engine
+
+    def _ours(self, key: ModelKey, pod: PodView) -> bool:
+        # Strangers that adopt the label are followed too: only an engine itself can say that it serves something else.
+        view = self.view(key)
+        return view is None or view.model is None or not view.model.managed or _made_by(key.name, pod)
 
 
 def _made_by(deployment: str, pod: PodView) -> bool:
