@@ -37,6 +37,7 @@ TOKEN = "open-sesame"
 IDLE_TIMEOUT = 2.0
 """Seconds until a lone engine sleeps again."""
 SLEEP_SECONDS, WAKE_SECONDS = 0.02, 0.05
+ENGINES_PER_NODE = 8
 _AT_ONCE = 4
 
 
@@ -45,16 +46,16 @@ class Group:
     """Engines of one swarm."""
 
     base_ip: str
-    node: str
     prefix: str
 
     def engine(self, number: int) -> Engine:
         """Return its engine of that number."""
-        return Engine(f"{self.prefix}-{number}", address(self.base_ip, number), self.node)
+        node = f"{self.prefix}-node-{number // ENGINES_PER_NODE}"
+        return Engine(f"{self.prefix}-{number}", address(self.base_ip, number), node)
 
 
-SINGLES = Group("127.20.0.0", "node-singles", "single")
-PAIRS = Group("127.24.0.0", "node-pairs", "pair")
+SINGLES = Group("127.20.0.0", "single")
+PAIRS = Group("127.24.0.0", "pair")
 
 
 class Fleet:
@@ -67,6 +68,7 @@ class Fleet:
         paired = [PAIRS.engine(number) for number in range(2 * pairs)]
         self.pairs = list(zip(paired[::2], paired[1::2], strict=True))
         self.engines = self.singles + paired
+        self._lone = set(self.singles)
         self.port = free_port()
         self._swarms: list[Child] = []
         self._operators: dict[str, Child] = {}
@@ -107,7 +109,7 @@ class Fleet:
         pods = f"/api/v1/namespaces/{NAMESPACE}/pods"
         models = f"/apis/dormouse.dev/v1alpha1/namespaces/{NAMESPACE}/sleepingmodels"
         # Those that share a device sleep only to make room, so that every wake of one of them is a swap.
-        idle = IDLE_TIMEOUT if engine.node == SINGLES.node else 0.0
+        idle = IDLE_TIMEOUT if engine in self._lone else 0.0
         for answer in (
             client.post(pods, json=manifests.pod(engine)),
             client.patch(
