@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import httpx
 
 from dormouse.runtime import health
+from dormouse.runtime.operator import SILENT_FOR, Operator
+from dormouse.settings import Settings
 from dormouse.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from dormouse.cluster.cluster import ClusterPort
 
 
 async def _get(
@@ -50,3 +56,27 @@ async def test_metrics_are_those_of_this_operator() -> None:
         'dormouse_engines{state="Offloaded"} 1.0',
     ):
         assert line in text.splitlines()
+
+
+def _operator(*, silent: float, synced: bool) -> Operator:
+    done = asyncio.Event()
+    if synced:
+        done.set()
+    operator = Operator(Settings())
+    operator._port = cast("ClusterPort", SimpleNamespace(contact_age=silent, synced=done))
+    return operator
+
+
+async def test_only_a_long_silence_of_the_api_server_makes_an_operator_unhealthy() -> None:
+    assert _operator(silent=SILENT_FOR - 1, synced=True)._unhealthy() is None
+    assert "API server" in (_operator(silent=SILENT_FOR + 1, synced=True)._unhealthy() or "")
+
+
+async def test_an_api_server_that_never_answered_yet_is_waited_for() -> None:
+    assert _operator(silent=float("inf"), synced=False)._unhealthy() is None
+
+
+async def test_an_operator_is_ready_once_the_cluster_was_listed_leading_or_not() -> None:
+    assert Operator(Settings())._unready() is not None
+    assert _operator(silent=0, synced=False)._unready() is not None
+    assert _operator(silent=0, synced=True)._unready() is None
