@@ -118,6 +118,8 @@ class Gate:
             if self._turns[ticket].done():
                 self._turns[ticket] = loop.create_future()
         self._starting.clear()
+        if self.stopping:
+            self.stop()
 
     def turn(self, ticket: Ticket) -> "asyncio.Future[Turn]":
         """Return what a held request waits for now."""
@@ -155,7 +157,8 @@ class Gate:
 
     def _dropped(self, ticket: Ticket) -> None:
         self._next()
-        if ticket.released and self.admission.empty:
+        # Of the last that waited, too: whoever heard of the demand must hear that there is none any more.
+        if self.admission.empty and (ticket.released or not self.admission.held):
             self._emptied()
 
     def _emptied(self) -> None:
