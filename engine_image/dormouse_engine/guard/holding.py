@@ -15,6 +15,9 @@ from dormouse_engine.guard.errors import Reply, error_reply, send_reply
 from dormouse_engine.guard.gate import Gate, StoppingError, Turn
 
 _LEAVING = frozenset({"http.disconnect", "websocket.disconnect"})
+_JOIN_BELOW = 4096
+"""Bytes: a part of a body that is smaller is joined with the next one. A body that drips in would cost us a
+hundred times its size otherwise, and the bound on held bytes would bound nothing."""
 
 
 class _Playback:
@@ -37,7 +40,13 @@ class _Playback:
         return task.result()
 
     def keep(self, message: Message) -> None:
-        """Play this message back later."""
+        """Play this message back later; small parts of a body become one."""
+        last = self._kept[-1] if self._kept else None
+        if last is not None and message["type"] == "http.request":
+            begun = last.get("body", b"")
+            if len(begun) < _JOIN_BELOW:
+                self._kept[-1] = {**message, "body": begun + message.get("body", b"")}
+                return
         self._kept.append(message)
 
     async def __call__(self) -> Message:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dormouse_engine.guard.holding import _Playback
 from tests.engine.guard.client import ticks
 
 if TYPE_CHECKING:
@@ -228,6 +229,22 @@ async def test_bodies_that_together_exceed_the_bound_are_429(make_rig: "Callable
     assert rig.engine.served == ["first"]
 
 
+async def test_a_body_that_drips_in_is_kept_in_few_parts() -> None:
+    async def never() -> dict[str, Any]:
+        raise AssertionError("everything was kept")
+
+    playback = _Playback(never)
+    drops = [bytes([number % 251]) for number in range(20_000)]
+    for drop in drops:
+        playback.keep({"type": "http.request", "body": drop, "more_body": True})
+    playback.keep({"type": "http.request"})
+    parts = [await playback()]
+    while parts[-1].get("more_body"):
+        parts.append(await playback())
+    assert len(parts) < 10
+    assert b"".join(part.get("body", b"") for part in parts) == b"".join(drops)
+
+
 async def test_an_awake_engine_takes_bodies_of_any_size(make_rig: "Callable[..., Rig]") -> None:
     rig = make_rig(held_bytes=10)
     assert (await rig.client.ask(body=[b"x" * 100]).answer()).json["echo"] == 100
@@ -290,6 +307,19 @@ async def test_closing_answers_held_requests_and_later_ones_503(rig: "Rig") -> N
     assert rig.engine.served == []
     report = await rig.client.report()
     assert (report["held"], report["totals"]["refused"]) == (0, 4)
+
+
+async def test_what_is_taken_back_while_closing_is_answered_too(rig: "Rig") -> None:
+    await rig.client.sleep()
+    held = [rig.client.ask(f"n{number}") for number in range(3)]
+    await ticks()
+    gate = rig.guard._gate
+    gate.set_open(admit=True)
+    rig.guard.close()
+    gate.set_open(admit=False)
+    gate.take_back()
+    assert [(await request.answer()).code for request in held] == ["shutting_down"] * 3
+    assert rig.engine.served == []
 
 
 async def test_closing_lets_an_awake_engine_finish_its_work(rig: "Rig") -> None:
