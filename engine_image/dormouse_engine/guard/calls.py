@@ -88,7 +88,7 @@ def _seconds(scope: Scope, name: str) -> float | None:
 def _rpc_method(body: bytes) -> str | None:
     try:
         content: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     method = content.get("method") if isinstance(content, dict) else None
     return method if isinstance(method, str) else None
