@@ -103,3 +103,11 @@ def test_a_file_that_is_gone_or_empty_lets_nobody_in(tmp_path: "Path", content: 
         refusal = tokens.refusal(given)
         assert refusal is not None
         assert "DORMOUSE_TOKEN_FILE" in refusal
+
+
+def test_a_token_of_any_letters_is_compared_by_its_bytes(tmp_path: "Path") -> None:
+    path = tmp_path / "tokens"
+    path.write_text("g\u00e9heim\n", encoding="utf-8")
+    sent = b"Bearer " + "g\u00e9heim".encode()
+    assert Tokens(path).refusal(sent.decode("latin-1")) is None
+    assert Tokens(path).refusal("Bearer g\u00e9heim") == "the token is wrong"
