@@ -66,6 +66,7 @@ class Reporter:
                 "op": run.op,
                 "id": run.call.ident,
                 "seconds": round(now - run.begun, 6),
+                "drain": round(run.drained_for(now), 6),
             }
             if run is not None and run.announced
             else None,

@@ -30,6 +30,12 @@ class Run:
     begun: float
     announced: bool = False
     phases: dict[str, float] = field(default_factory=dict)
+    drains_since: float | None = None
+    """Set while it waits for requests in flight: time that the engine has nothing to do with."""
+
+    def drained_for(self, now: float) -> float:
+        """Seconds that it waited for requests in flight, until now or in all."""
+        return self.phases.get("drain", 0.0) if self.drains_since is None else now - self.drains_since
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,9 +178,9 @@ class Transitions:
         return reading
 
     async def _drain(self, run: Run) -> bool:
-        begun = self._stage.clock()
+        run.drains_since = begun = self._stage.clock()
         drained = await self._stage.gate.drained(run.call.drain_seconds)
-        run.phases["drain"] = self._stage.clock() - begun
+        run.phases["drain"], run.drains_since = self._stage.clock() - begun, None
         return drained
 
     async def _forward(self, run: Run) -> tuple[Reply, Reading]:

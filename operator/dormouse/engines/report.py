@@ -65,7 +65,10 @@ def read_report(content: Any, node: str) -> Report:
             boot_id=str(content["boot_id"]),
             serves=tuple(str(name) for name in content["models"] or ()),
             transition=None if running is None else str(running["op"]),
-            transition_seconds=0.0 if running is None else float(running["seconds"]),
+            # A drain may take longer than any engine: only what comes after it can hang.
+            transition_seconds=0.0
+            if running is None
+            else max(0.0, float(running["seconds"]) - float(running.get("drain", 0.0))),
             last_transition=_last_transition(content["last_transition"]),
             in_flight=int(content["in_flight"]),
             held=int(content["held"]),

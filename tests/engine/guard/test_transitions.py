@@ -80,6 +80,21 @@ async def test_a_sleep_waits_for_requests_in_flight_and_holds_new_ones(rig: "Rig
     assert rig.engine.crimes == []
 
 
+async def test_the_report_tells_how_long_a_transition_drains(rig: "Rig") -> None:
+    rig.engine.blocked["slow"] = asyncio.Event()
+    slow = rig.client.ask("slow")
+    await ticks()
+    sleeping = asyncio.create_task(rig.client.sleep())
+    await ticks()
+    rig.clock.ahead += 400
+    running = (await rig.client.report())["transition"]
+    assert running["seconds"] >= running["drain"] >= 400
+    rig.engine.blocked["slow"].set()
+    await slow.answer()
+    await sleeping
+    assert (await rig.client.report())["last_transition"]["phases"]["drain"] >= 400
+
+
 async def test_a_drain_that_does_not_end_in_time_cuts_nothing_and_opens_again(rig: "Rig") -> None:
     rig.engine.blocked["slow"] = asyncio.Event()
     slow = rig.client.ask("slow")

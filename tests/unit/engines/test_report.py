@@ -47,6 +47,11 @@ def test_everything_of_the_contract_is_read() -> None:
     assert (seen.max_wait_seconds, seen.fault) == (120.0, "engine_unreachable: frozen")
 
 
+def test_waiting_for_requests_in_flight_is_no_hanging() -> None:
+    running = {"op": "sleep", "id": "1", "seconds": 400.0, "drain": 399.5}
+    assert read_report(report(transition=running), "n").transition_seconds == 0.5
+
+
 @pytest.mark.parametrize("tags", [None, {}, {"weights": 3, "kv_cache": None}])
 def test_tags_of_which_one_is_unknown_are_unknown(tags: Any) -> None:
     assert read_report(report(tags=tags), "n").tags is None
