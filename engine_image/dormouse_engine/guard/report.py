@@ -54,6 +54,7 @@ class Reporter:
         run, last, totals = stage.current, stage.last, admission.totals
         return {
             "boot_id": self._boot_id,
+            "clock": now,
             "versions": {"engine": self._version, "guard": __version__, "plugin": None},
             "models": self._models or [],
             "tier": facts.tier.value,

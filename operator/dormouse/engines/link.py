@@ -90,6 +90,8 @@ class Link:
         self._dialect: Dialect | None = None
         self._answered = False
         self._checked_boot: str | None = None
+        self._heard: tuple[str, float] | None = None
+        """Boot id and clock of the newest report: an answer and the stream may overtake each other."""
         self._observation = unheard_of(EngineState.CONNECTING, target.node, clock())
         self._hangs: asyncio.TimerHandle | None = None
         self._closed = False
@@ -214,6 +216,12 @@ class Link:
         self._answered = True
         state = derive.state(report, transition_timeout=self._patience.transition_timeout)
         observation = observed(report, state, self._dialect.reach, self.target.node, self._clock())
+        if report.clock is not None:
+            heard, self._heard = self._heard, (report.boot_id, report.clock)
+            if heard is not None and heard[0] == report.boot_id and heard[1] > report.clock:
+                # Older than what is known: it must not hide the demand that came after it.
+                self._heard = heard
+                return observation
         self._publish(observation)
         return observation
 

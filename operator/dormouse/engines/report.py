@@ -32,6 +32,8 @@ class Report:
     fault: str = ""
     """Why the engine behind the guard can't be asked just now; empty when it can."""
     boot_id: str = ""
+    clock: float | None = None
+    """When it was made, on the engine's own clock; None where it doesn't say."""
     serves: tuple[str, ...] = ()
     transition: str | None = None
     transition_seconds: float = 0.0
@@ -63,6 +65,7 @@ def read_report(content: Any, node: str) -> Report:
             reload_needed=bool(content["reload_needed"]),
             fault=_problem(content.get("fault")) or "",
             boot_id=str(content["boot_id"]),
+            clock=None if content.get("clock") is None else float(content["clock"]),
             serves=tuple(str(name) for name in content["models"] or ()),
             transition=None if running is None else str(running["op"]),
             # A drain may take longer than any engine: only what comes after it can hang.

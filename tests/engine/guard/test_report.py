@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 KEYS = {
     "boot_id", "versions", "models", "tier", "sleeping", "resident", "reload_needed", "admitting", "fault",
-    "transition", "in_flight", "held", "held_bytes", "oldest_held_seconds", "idle_seconds", "tier_seconds",
+    "clock", "transition", "in_flight", "held", "held_bytes", "oldest_held_seconds", "idle_seconds", "tier_seconds",
     "totals", "measured_ago_seconds", "devices", "tags", "host", "last_transition", "max_wait_seconds",
     "weights_revision",
 }  # fmt: skip

@@ -137,6 +137,22 @@ async def test_whoever_talks_nonsense_is_no_engine_yet(
 # ── following ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+async def test_an_answer_that_the_stream_overtook_hides_no_demand(
+    wire: Wire, follow: Callable[..., Followed]
+) -> None:
+    followed = await connected(follow(), wire, asleep(clock=1.0))
+    wire.routes["GET /dormouse/events"] = stream(event("demand", asleep(clock=2.0, held=1)))
+    followed.links.keep({})
+    followed.links.keep({KEY: target(wire.port)})
+    await followed.until(lambda seen: seen.held == 1)
+    assert (await followed.links.refresh(KEY)).held == 0, "what was asked is still said"
+    assert followed.seen.held == 1
+    # Another boot's clock begins anew.
+    wire.routes["GET /dormouse/report"] = status(200, asleep(clock=0.5, boot_id="boot-2"))
+    await followed.links.refresh(KEY)
+    assert followed.seen.held == 0
+
+
 async def test_every_event_is_news(wire: Wire, follow: Callable[..., Followed]) -> None:
     wire.routes |= guarded(report())
     lines = event(HELLO, report()) + event("heartbeat", report()) + event("demand", asleep(held=1))
