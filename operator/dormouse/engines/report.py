@@ -81,10 +81,10 @@ def read_report(content: Any, node: str) -> Report:
             memory=tuple(_memory(device, node) for device in content["devices"]),
             measured_seconds_ago=float(content.get("measured_ago_seconds") or 0.0),
             tags=_tags(content["tags"]),
-            backup=content["host"]["backup"],
+            backup=_bytes(content["host"]["backup"]),
             max_wait_seconds=float(content["max_wait_seconds"]),
         )
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise EngineUnreachableError(
             f"its report can't be read ({type(error).__name__}: {error}); do the guard's and the operator's "
             "versions match?"
@@ -97,14 +97,18 @@ def _memory(device: Mapping[str, Any], node: str) -> DeviceMemory:
         total=int(device["total"]),
         free=int(device["free"]),
         process=int(device["process"]),
-        footprint=device["footprint"],
-        residual=device["residual"],
+        footprint=_bytes(device["footprint"]),
+        residual=_bytes(device["residual"]),
     )
+
+
+def _bytes(size: Any) -> int | None:
+    return None if size is None else int(size)
 
 
 def _tags(tags: Mapping[str, int | None] | None) -> dict[str, int] | None:
     """Read bytes per tag; None when one is unknown, because then every sum over them is."""
-    known = {tag: size for tag, size in (tags or {}).items() if size is not None}
+    known = {tag: int(size) for tag, size in (tags or {}).items() if size is not None}
     return known if tags and len(known) == len(tags) else None
 
 

@@ -52,6 +52,9 @@ def test_waiting_for_requests_in_flight_is_no_hanging() -> None:
     assert read_report(report(transition=running), "n").transition_seconds == 0.5
 
 
+DEVICE = {"uuid": "G", "total": 9, "free": 4, "process": 5, "footprint": 8, "residual": None}
+
+
 @pytest.mark.parametrize("tags", [None, {}, {"weights": 3, "kv_cache": None}])
 def test_tags_of_which_one_is_unknown_are_unknown(tags: Any) -> None:
     assert read_report(report(tags=tags), "n").tags is None
@@ -67,6 +70,12 @@ def test_tags_of_which_one_is_unknown_are_unknown(tags: Any) -> None:
         report(tier="Frozen"),
         report(transition={"op": "wake"}),
         report(devices=[{"uuid": "G"}]),
+        report(devices=[DEVICE | {"footprint": "much"}]),
+        report(devices=[DEVICE | {"free": float("inf")}]),
+        report(host={"backup": [], "rss": 0}),
+        report(tags={"weights": "much"}),
+        report(held=float("inf")),
+        report(held=float("nan")),
         report(in_flight=None),
         report(host=None),
         report(last_transition={"op": "wake"}),
