@@ -22,7 +22,7 @@ help: ## list every verb
 .PHONY: setup
 setup: $(STAMP) ## make the Python environment in .venv (done by every verb that needs it)
 
-.tools/uv/bin/uv:
+.tools/uv/bin/uv: requirements/uv.txt
 	@echo "==> no uv on PATH: installing a pinned one into .tools/uv"
 	@$(PYTHON_IS_NEW)
 	@$(PYTHON) -m venv .tools/uv

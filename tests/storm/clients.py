@@ -1,7 +1,7 @@
 """Clients as they are: in bursts, streaming or not, patient or gone before the answer; and the count of what they got.
 
-A client knows the contract: it may come again after a connection that broke before the first byte, after 503 and
-after 429, as `Retry-After` says. What it may not forgive is an answer that is wrong, one that is cut although the
+A client knows the contract: it may come again after a connection that broke before the first byte because the
+engine's process died, after 503 and after 429, as `Retry-After` says. What it may not forgive is an answer that is wrong, one that is cut although the
 engine's process lives, another error, or none within `BOUND` seconds.
 """
 
@@ -39,9 +39,11 @@ class Cut(Exception):  # noqa: N818 - it is what happened to an answer, not an e
 class Again(Exception):  # noqa: N818 - the same
     """No byte of an answer came: the client may ask again, after so many seconds."""
 
-    def __init__(self, why: str, seconds: float) -> None:
+    def __init__(self, why: str, seconds: float, *, broke: bool = False) -> None:
         super().__init__(why)
         self.seconds = seconds
+        self.broke = broke
+        """An accepted connection broke: to be forgiven only if the engine's process died."""
 
 
 @dataclass
@@ -72,7 +74,8 @@ class Clients:
 
     async def run(self) -> None:
         """Send until `stop`, then wait for every answer that is still to come."""
-        limits = httpx.Limits(max_connections=200, max_keepalive_connections=20)
+        # No connection is used twice: one that the server closed for idleness would look like a dropped request.
+        limits = httpx.Limits(max_connections=200, max_keepalive_connections=0)
         timeout = httpx.Timeout(_HEAD, read=BOUND)
         async with httpx.AsyncClient(limits=limits, timeout=timeout, trust_env=False) as self._http:
             while not self._stopped.is_set():
@@ -125,6 +128,9 @@ class Clients:
             try:
                 text = await self._ask(process, prompt, tokens, stream=stream)
             except Again as again:
+                if again.broke and not await self._died(process):
+                    self._lost(f"{process.pod}: {again} although its process {process.pid} lives")
+                    return
                 why = f"{again} from {process.pod}"
                 outcomes.again[str(again)] += 1
                 await asyncio.sleep(again.seconds * random.uniform(0.5, 1.0))
@@ -167,9 +173,11 @@ class Clients:
                 if answer.status_code != 200:
                     raise Cut(f"{answer.status_code} {(await answer.aread())[:200]!r}")
                 return await (_streamed(answer) if stream else _whole(answer))
-        except (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
-            # Before the head of the answer: `_streamed` and `_whole` turn these into a Cut.
+        except httpx.ConnectError as error:
             raise Again(type(error).__name__, 0.2) from error
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
+            # Before the head of the answer: `_streamed` and `_whole` turn these into a Cut.
+            raise Again(type(error).__name__, 0.2, broke=True) from error
         except httpx.TimeoutException as error:
             raise Again(type(error).__name__, 0.0) from error
 

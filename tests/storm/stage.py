@@ -24,6 +24,7 @@ import httpx
 from dormouse.api.names import LABEL_MODEL
 from dormouse_engine.standin.device import DeviceState, read_device
 from tests.cluster import Cluster
+from tests.cluster.audit import writes
 from tests.cluster.kubelet.container import Backoff
 from tests.cluster.processes import Child, start_time
 from tests.storm.fleet import PORT, TOKEN, TOKEN_SECRET, fleet
@@ -199,6 +200,11 @@ class Stage:
         while not check():
             assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s; {self.not_ready()}"
             time.sleep(0.2)
+
+    def writes_beside_status(self) -> list[str]:
+        """Return what operators wrote on SleepingModels besides their status."""
+        events = writes(self.cluster.audit_log, resource="sleepingmodels", user="dormouse-operator")
+        return [e["requestURI"] for e in events if e["objectRef"].get("subresource") != "status"]
 
     def remove_models(self) -> None:
         """Delete everything a user applied, and wait until the engines' processes are gone."""

@@ -131,6 +131,7 @@ def test_five_hundred_cycles_under_random_load_and_faults_lose_nothing() -> None
             stage.save_logs(keep)
         assert not outcomes.lost, outcomes.lost[:5]
         assert not outcomes.wrong, outcomes.wrong[:5]
+        assert not stage.writes_beside_status()
         assert len(devices) == 2
         assert figures["over_capacity"] == 0
         assert all(device.high_water <= device.total for device in devices)

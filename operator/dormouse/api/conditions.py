@@ -184,6 +184,11 @@ class Reason(StrEnum):
         ReasonGroup.ENGINE,
         "An engine runs without the guard: holding, exact idleness and measured memory are not promised.",
     )
+    UNMEASURED = (
+        "Unmeasured",
+        ReasonGroup.ENGINE,
+        "An engine's guard can't measure device memory: room for its wakes is not proven.",
+    )
     DEV_ENDPOINTS_OFF = (
         "DevEndpointsOff",
         ReasonGroup.ENGINE,

@@ -88,13 +88,15 @@ def _sleep(desk: Desk, engine: Engine, want: Want) -> None:
     needs: Mapping[DeviceKey, int] = {}
     if len(way) > 1:
         # Before the sleep itself it goes up, which takes memory. Nobody is evicted for that: it waits for its own room.
+        # Unless a person ordered it, a sleeper that could sleep deeper is as asked.
+        say = desk.wait if want.reason in _ORDERED_BY_PERSON else desk.postpone
         measured = ledger.need(engine)
         if measured is None:
-            desk.wait(engine, want, Reason.ROOM_UNPROVEN, "its footprint was never measured")
+            say(engine, want, Reason.ROOM_UNPROVEN, "its footprint was never measured")
             return
         short = ledger.shortage(measured, desk.on)
         if short:
-            desk.wait(engine, want, Reason.WAITING_FOR_ROOM, f"to pass through a wake: {ledger.gib(short)}")
+            say(engine, want, Reason.WAITING_FOR_ROOM, f"to pass through a wake: {ledger.gib(short)}")
             return
         needs = measured
     spec = desk.model(engine).spec.sleep

@@ -124,6 +124,10 @@ class Desk:
         self.remind(look_again)
         self._verdicts[engine.key] = Verdict(reason, message, want.tier, waiting=True)
 
+    def postpone(self, engine: Engine, want: Want, reason: Reason, message: str) -> None:
+        """Say why something is not done yet that nobody asked for by now: what is asked holds meanwhile."""
+        self._verdicts[engine.key] = Verdict(reason, message, want.tier)
+
     def rest(self, engine: Engine, want: Want) -> None:
         """Say why it stays."""
         self._verdicts[engine.key] = Verdict(want.reason, want.message, want.tier)

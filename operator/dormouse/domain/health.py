@@ -34,6 +34,10 @@ _REACHES: Final[Mapping[Reach, tuple[Reason, str]]] = {
     ),
     Reach.LOST: (Reason.UNREACHABLE, "its state is unknown and left alone"),
 }
+_UNMEASURED = (
+    "its guard can't measure device memory: wakes go ahead without proof of room, sleeps without proof of what they "
+    "freed, and no neighbour is put to sleep for it"
+)
 _UNGUARDED = (
     "no guard in front of it: requests are not held but queue in the engine, a request between two polls may "
     "be cut by a sleep, memory is not measured, dev endpoints are open"
@@ -215,6 +219,9 @@ def _reachable(model: Model, engines: Sequence[Engine]) -> Finding:
     for engine in engines:
         if engine.reach is Reach.UNGUARDED:
             return kind, _TRUE, Reason.UNGUARDED, f"{engine.key.pod}: {_UNGUARDED}"
+    for engine in engines:
+        if engine.reach is Reach.GUARDED and not engine.memory:
+            return kind, _TRUE, Reason.UNMEASURED, f"{engine.key.pod}: {_UNMEASURED}"
     if any(engine.reach is Reach.GUARDED for engine in engines):
         return kind, _TRUE, Reason.REACHABLE, "every engine answers"
     return kind, _UNKNOWN, Reason.UNKNOWN, "no engine has answered yet"

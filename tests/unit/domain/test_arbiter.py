@@ -238,6 +238,9 @@ def test_deeper_sleep_waits_for_room_and_evicts_nobody() -> None:
     plan = run(asleep(), awake(), specs=spec)
     assert plan.jobs == ()
     assert plan.verdicts[asleep().key].reason is Reason.WAITING_FOR_ROOM
+    assert not plan.verdicts[asleep().key].waiting, "it sleeps well meanwhile: Ready holds"
+    ordered = {"a": {"sleep": {"mode": "Asleep", "deepest": "Discarded"}}}
+    assert run(asleep(), awake(), specs=ordered).verdicts[asleep().key].waiting
     roomy = engine("a", S.OFFLOADED, memory(free=99, process=1))
     assert steps(run(roomy, specs=spec)) == [("a-pod", Op.WAKE), ("a-pod", Op.SLEEP_DISCARD)]
 

@@ -111,6 +111,12 @@ def test_an_engine_without_the_guard_is_reachable_and_what_that_lacks_is_said() 
     assert _says(found, ConditionType.READY) == (TRUE, Reason.AS_ASKED)
 
 
+def test_a_guard_that_can_not_measure_says_what_that_lacks() -> None:
+    found = _find(engine("m", S.AWAKE))
+    assert _says(found, ConditionType.ENGINE_REACHABLE) == (TRUE, Reason.UNMEASURED)
+    assert "without proof of room" in found[ConditionType.ENGINE_REACHABLE][3]
+
+
 def test_an_alias_that_an_engine_does_not_serve_is_named_with_what_to_do() -> None:
     of = model(spec={"aliases": ["a", "b"]})
     found = _find(engine(serves=("m", "a")), of=of)
@@ -121,7 +127,7 @@ def test_an_alias_that_an_engine_does_not_serve_is_named_with_what_to_do() -> No
     assert _says(found, ConditionType.READY) == (TRUE, Reason.AS_ASKED)
     for well in (engine(serves=("m", "a", "b")), engine(serves=())):
         found = _find(well, of=of)
-        assert _says(found, ConditionType.ENGINE_REACHABLE) == (TRUE, Reason.REACHABLE)
+        assert found[ConditionType.ENGINE_REACHABLE][2] is not Reason.ALIAS_NOT_SERVED
 
 
 def test_strangers_are_named() -> None:
