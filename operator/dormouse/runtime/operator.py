@@ -49,7 +49,7 @@ STOP_GRACE = 5.0
 RETARGET_DELAY = 0.02
 """Seconds in which changes of pods are collected before the set of followed engines is compared."""
 
-SETTLED_AFTER = 20.0
+SETTLED_AFTER = 10.0
 """Seconds of leading after which engines are connected and statuses written."""
 
 SILENT_FOR = 900.0
