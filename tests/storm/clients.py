@@ -1,8 +1,8 @@
 """Clients as they are: in bursts, streaming or not, patient or gone before the answer; and the count of what they got.
 
 A client knows the contract: it may come again after a connection that broke before the first byte because the
-engine's process died, after 503 and after 429, as `Retry-After` says. What it may not forgive is an answer that is wrong, one that is cut although the
-engine's process lives, another error, or none within `BOUND` seconds.
+engine's process died, after 503 and after 429, as `Retry-After` says. What it may not forgive is an answer that is
+wrong, one that is cut or dropped although the engine's process lives, another error, or none within `BOUND` seconds.
 """
 
 from __future__ import annotations

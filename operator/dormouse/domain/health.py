@@ -206,25 +206,29 @@ def _reachable(model: Model, engines: Sequence[Engine]) -> Finding:
         if engine.reach in _REACHES:
             reason, advice = _REACHES[engine.reach]
             return kind, _FALSE, reason, f"{engine.key.pod}: {engine.trouble or advice}"
-    for engine in engines:
-        missing = [alias for alias in model.spec.aliases if engine.serves and alias not in engine.serves]
-        if missing:
-            advice = "give it to the engine with --served-model-name, or take it out of spec.aliases"
-            return (
-                kind,
-                _TRUE,
-                Reason.ALIAS_NOT_SERVED,
-                f"{engine.key.pod} does not serve {missing[0]}: {advice}",
-            )
-    for engine in engines:
-        if engine.reach is Reach.UNGUARDED:
-            return kind, _TRUE, Reason.UNGUARDED, f"{engine.key.pod}: {_UNGUARDED}"
-    for engine in engines:
-        if engine.reach is Reach.GUARDED and not engine.memory:
-            return kind, _TRUE, Reason.UNMEASURED, f"{engine.key.pod}: {_UNMEASURED}"
+    lacks = (lack for engine in engines if (lack := _lack(model, engine)) is not None)
+    for reason, message in sorted(lacks, key=lambda lack: _LACKS.index(lack[0])):
+        return kind, _TRUE, reason, message
     if any(engine.reach is Reach.GUARDED for engine in engines):
         return kind, _TRUE, Reason.REACHABLE, "every engine answers"
     return kind, _UNKNOWN, Reason.UNKNOWN, "no engine has answered yet"
+
+
+#: What an engine that answers may lack; the worst first.
+_LACKS: Final = (Reason.ALIAS_NOT_SERVED, Reason.UNGUARDED, Reason.UNMEASURED)
+
+
+def _lack(model: Model, engine: Engine) -> tuple[Reason, str] | None:
+    pod = engine.key.pod
+    missing = [alias for alias in model.spec.aliases if engine.serves and alias not in engine.serves]
+    if missing:
+        advice = "give it to the engine with --served-model-name, or take it out of spec.aliases"
+        return Reason.ALIAS_NOT_SERVED, f"{pod} does not serve {missing[0]}: {advice}"
+    if engine.reach is Reach.UNGUARDED:
+        return Reason.UNGUARDED, f"{pod}: {_UNGUARDED}"
+    if engine.reach is Reach.GUARDED and not engine.memory:
+        return Reason.UNMEASURED, f"{pod}: {_UNMEASURED}"
+    return None
 
 
 def _reclaimed(engines: Sequence[Engine]) -> Finding:
