@@ -234,7 +234,7 @@ class Operator:
         self._loop.look(model)
         if changed is None or changed & {"state", "devices", "memory"}:
             self._look_around(devices)
-        if changed is None or "max_wait_seconds" in changed:
+        if changed is None or changed & {"max_wait_seconds", "reach"}:
             self._settle(key)
 
     def _look_around(self, devices: frozenset[DeviceKey]) -> None:

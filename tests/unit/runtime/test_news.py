@@ -55,3 +55,15 @@ async def test_an_engine_that_stays_where_it_is_concerns_its_own_device_alone() 
     looked.clear()
     operator._engine_changed(moves, frozenset())
     assert looked == []
+
+
+async def test_a_deadline_that_changed_while_a_guard_was_out_of_reach_is_set_when_it_is_back() -> None:
+    world = World()
+    key = world.add("a", observation(EngineState.AWAKE, max_wait_seconds=9.0))
+    operator, _ = leading(world)
+    settled: list[EngineKey] = []
+    operator._settle = settled.append
+    operator._engine_changed(key, frozenset({"in_flight"}))
+    assert settled == []
+    operator._engine_changed(key, frozenset({"reach", "state", "error"}))
+    assert settled == [key]
