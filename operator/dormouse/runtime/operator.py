@@ -260,8 +260,11 @@ class Operator:
             await self._engines.settle_settings(key, max_wait)
         except EngineError as error:
             log.warning("could not set a guard's deadline", engine=str(key), error=str(error))
+            return
         finally:
             self._settling.discard(key)
+        # The spec may have changed once more meanwhile, and that was passed over.
+        self._settle(key)
 
     # ── small things ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -4,6 +4,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from dormouse.api.conditions import Reason
+from dormouse.api.names import API_VERSION, KIND
+from dormouse.cluster.resources import MODELS
 from dormouse.domain.plan import Verdict
 from dormouse.domain.snapshot import UNKNOWN_DEVICE, DeviceKey
 from dormouse.domain.states import EngineState
@@ -67,3 +69,24 @@ async def test_a_deadline_that_changed_while_a_guard_was_out_of_reach_is_set_whe
     assert settled == []
     operator._engine_changed(key, frozenset({"reach", "state", "error"}))
     assert settled == [key]
+
+
+async def test_a_deadline_that_changes_while_one_is_being_set_is_set_next() -> None:
+    world = World()
+    key = world.add("a", observation(EngineState.AWAKE, max_wait_seconds=9.0), {"wake": {"maxWait": "20s"}})
+    operator, _ = leading(world)
+    told: list[float] = []
+
+    async def settle_settings(key: EngineKey, max_wait_seconds: float) -> None:
+        if not told:
+            meta = {"namespace": "ns", "name": "a", "uid": "a-uid", "generation": 2}
+            spec = {"wake": {"maxWait": "30s"}}
+            world.store.put(MODELS, {"apiVersion": API_VERSION, "kind": KIND, "metadata": meta, "spec": spec})
+            operator._settle(key)
+        told.append(max_wait_seconds)
+        world.engines.seen[key] = observation(EngineState.AWAKE, max_wait_seconds=max_wait_seconds)
+
+    operator._engines = SimpleNamespace(settle_settings=settle_settings, observe=world.engines.observe)
+    operator._settle(key)
+    await world.settle()
+    assert told == [20.0, 30.0]
