@@ -75,7 +75,7 @@ def _candidate(desk: Desk, other: Engine, *, drain: bool, residency: float) -> l
     spared = desk.wants[other.key].pinned or (other.busy and not drain)
     if other.state is not EngineState.AWAKE or spared or other.tier_seconds < residency:
         return []
-    return victims.awake(other, desk.model(other))
+    return victims.awake(other, desk.model(other), drain=drain)
 
 
 def _patience(desk: Desk, engine: Engine) -> float:

@@ -31,14 +31,16 @@ class Victim:
     """Bytes per device that its own steps take in passing, before they give any back."""
 
 
-def awake(engine: Engine, model: Model) -> list[Victim]:
-    """Return the candidate that an awake engine is; none when nobody can tell what its sleep would free."""
+def awake(engine: Engine, model: Model, *, drain: bool) -> list[Victim]:
+    """Return the candidate that an awake engine is; none when nobody can tell what its sleep would free.
+
+    With `drain` admission closes, requests in flight end and new ones are held, whatever it does by then. Without,
+    one that was used meanwhile may still go, but not while it serves.
+    """
     gives = ledger.gives_back(engine)
     if gives is None:
         return []
-    # A busy one is drained: admission closes, requests in flight end, new ones are held. An idle one that was used
-    # meanwhile may still go, but not while it serves.
-    min_idle = None if engine.busy else 0.0
+    min_idle = None if drain else 0.0
     sleep = Step(engine.key, Operation.SLEEP_OFFLOAD, min_idle, model.spec.sleep.drain_timeout)
     return [Victim(engine, (sleep,), gives)]
 

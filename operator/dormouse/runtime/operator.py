@@ -92,14 +92,17 @@ class Operator:
             health.serve(app, address=self._settings.health_address, port=self._settings.health_port),
         ):
             stopped = asyncio.create_task(self._stop.wait())
-            if await _first(port.synced.wait(), stopped) and await _first(port.leadership.acquire(), stopped):
-                try:
+            try:
+                if await _first(port.synced.wait(), stopped) and await _first(
+                    port.leadership.acquire(), stopped
+                ):
                     await self._lead(port, stopped)
-                finally:
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(STOP_GRACE):
-                            await port.leadership.release()
-            stopped.cancel()
+            finally:
+                # Also when the stop came in the instant in which the Lease was won.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(STOP_GRACE):
+                        await port.leadership.release()
+                stopped.cancel()
 
     def _assemble(self, port: ClusterPort) -> None:
         settings = self._settings

@@ -121,6 +121,10 @@ def test_a_busy_neighbour_is_drained_when_a_request_has_waited_long_enough() -> 
     late = run(asleep(held=1, oldest_held_seconds=30), busy)
     assert steps(late)[0] == ("b-pod", Op.SLEEP_OFFLOAD)
     assert late.jobs[0].steps[0].min_idle_seconds is None
+    bursts = run(asleep(held=1, oldest_held_seconds=30), awake())
+    assert bursts.jobs[0].steps[0].min_idle_seconds is None, (
+        "one that looks idle between bursts is drained as well"
+    )
 
 
 def test_one_transition_per_device_at_a_time() -> None:
