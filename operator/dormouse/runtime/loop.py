@@ -135,18 +135,18 @@ class Loop:
         for step in job.steps:
             self.running[step.engine] = Reason.SLEEPING if step.operation in SLEEPS else Reason.WAKING
         models = {engine.key: engine.model for engine in snapshot.engines}
-        self.status.decided(models[job.engine], job.reason, job.message)
-        self.metrics.job_started(job.reason)
-        log.info(
-            "job",
-            model=str(models[job.engine]),
-            engine=str(job.engine),
-            reason=job.reason.value,
-            message=job.message,
-        )
         task = self.spawn(self._run(job, {models[key] for key in job.engines}))
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
+        # After the task's first step: the call to the engine goes out before anybody is told of it.
+        asyncio.get_running_loop().call_soon(self._tell, job, models[job.engine])
+
+    def _tell(self, job: Job, model: ModelKey) -> None:
+        self.status.decided(model, job.reason, job.message)
+        self.metrics.job_started(job.reason)
+        log.info(
+            "job", model=str(model), engine=str(job.engine), reason=job.reason.value, message=job.message
+        )
 
     async def _run(self, job: Job, models: set[ModelKey]) -> None:
         try:

@@ -53,6 +53,6 @@ def configure(*, json: bool, level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # kopf tells every handler at INFO: noise beside our own lines.
-    for noisy in ("kopf", "asyncio", "aiohttp"):
+    # httpx tells every call at INFO, kopf every handler: noise beside our own lines.
+    for noisy in ("httpx", "httpcore", "kopf", "asyncio", "aiohttp"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
