@@ -8,15 +8,15 @@ content changes or the tag is dropped for good.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
-import re
-from pathlib import Path
 
 import numpy as np
 
 PAGE = mmap.PAGESIZE
 CHUNK = 16 << 20
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def _pages(size: int) -> int:
@@ -79,15 +79,12 @@ class Arena:
         return sum(self.size(tag) for tag in self._copies)
 
     def resident_bytes(self) -> int:
-        """Bytes of the mapping that are in RSS now, read from the kernel."""
-        start = self._bytes.ctypes.data
-        # The kernel may have merged our mapping with a neighbour, or split it: sum what lies inside.
-        resident, inside = 0, False
-        for line in Path("/proc/self/smaps").read_text().splitlines():
-            bounds = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
-            if bounds:
-                low, high = int(bounds[1], 16), int(bounds[2], 16)
-                inside = low < start + len(self._map) and start < high
-            elif inside and line.startswith("Rss:"):
-                resident += int(line.split()[1]) * 1024
-        return min(resident, len(self._map))
+        """Bytes of the mapping that are in memory now, page by page from the kernel; OSError when it won't say.
+
+        Not from smaps: the kernel merges neighbouring anonymous mappings there, and counts their pages as ours.
+        """
+        pages = np.zeros(len(self._map) // PAGE, dtype=np.uint8)
+        address, size = ctypes.c_void_p(self._bytes.ctypes.data), ctypes.c_size_t(len(self._map))
+        if _LIBC.mincore(address, size, ctypes.c_void_p(pages.ctypes.data)):
+            raise OSError(ctypes.get_errno(), "mincore of the arena failed")
+        return int(np.count_nonzero(pages & 1)) * PAGE
