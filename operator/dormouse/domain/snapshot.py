@@ -7,9 +7,9 @@ Bytes are measured by the engine itself; None means nobody measured yet, which i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,19 +102,18 @@ class Reach(StrEnum):
     LOST = "Lost"
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """One engine as observed now."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What one engine says of itself, and how this operator gets on with it."""
 
-    key: EngineKey
-    model: ModelKey
-    node: str
     state: EngineState
-    tier: Tier | None
-    """The tier it is in or was last fully in; None before its first answer."""
     reach: Reach
     devices: frozenset[DeviceKey]
+    tier: Tier | None = None
+    """The tier it is in or was last fully in; None before its first answer."""
     memory: tuple[DeviceMemory, ...] = ()
+    measured_seconds_ago: float = 0.0
+    """How old its figures of memory are."""
     tags: Mapping[str, int] | None = None
     """Bytes of the pool per tag when resident; None where the engine doesn't know."""
     backup: int | None = None
@@ -127,11 +126,29 @@ class Engine:
     """The operation that runs in it now, ours or somebody else's."""
     transition_seconds: float = 0.0
     last_transition: LastTransition | None = None
-    measured_seconds_ago: float = 0.0
-    """How old its figures of memory are."""
     max_wait_seconds: float | None = None
     serves: tuple[str, ...] = ()
     """The names that clients may send, as the engine says; () while unknown."""
+    trouble: str = ""
+    """Why it can't be asked, or does not run, and what to set, in the words of who refused; "" when all is well."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is being answered or waits here."""
+        return self.in_flight > 0 or self.held > 0
+
+
+OBSERVED: Final = tuple(field.name for field in fields(Observed))
+"""The names of what an engine says; `Engine` takes them over as they are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine(Observed):
+    """One engine as known now: what it says, with what the cluster and this operator know of it."""
+
+    key: EngineKey
+    model: ModelKey
+    node: str
     age_seconds: float = 0.0
     """Since this operator first saw the running container."""
     crashes: int = 0
@@ -140,14 +157,7 @@ class Engine:
     """Its container ended and waits to be started again."""
     restartable: bool = False
     """Something (a ReplicaSet, a StatefulSet) makes a new pod when this one is deleted."""
-    trouble: str = ""
-    """Why it can't be asked, or does not run, in the words of who refused."""
     attempts: Attempts = field(default_factory=Attempts)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request is being answered or waits here."""
-        return self.in_flight > 0 or self.held > 0
 
 
 @dataclass(frozen=True, slots=True)

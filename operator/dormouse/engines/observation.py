@@ -11,51 +11,23 @@ from typing import TYPE_CHECKING, Final
 from dormouse.domain.snapshot import (
     UNKNOWN_DEVICE,
     DeviceKey,
-    DeviceMemory,
     LastTransition,
+    Observed,
     Reach,
 )
 from dormouse.domain.states import EngineState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dormouse.api.status import Tier
     from dormouse.engines.report import Report
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Observation:
+class Observation(Observed):
     """Everything in `domain.snapshot.Engine` that comes from the engine itself, in the same units."""
 
-    state: EngineState
-    reach: Reach
-    devices: frozenset[DeviceKey]
     seen: float
-    """When the ages below were right, on the clock of whoever made this."""
-    error: str = ""
-    """Why the engine can't be talked to and what to set; empty when it can."""
+    """When the ages were right, on the clock of whoever made this."""
     boot_id: str = ""
-    tier: Tier | None = None
-    memory: tuple[DeviceMemory, ...] = ()
-    tags: Mapping[str, int] | None = None
-    backup: int | None = None
-    in_flight: int = 0
-    held: int = 0
-    oldest_held_seconds: float = 0.0
-    idle_seconds: float = 0.0
-    tier_seconds: float = 0.0
-    transition: str | None = None
-    transition_seconds: float = 0.0
-    last_transition: LastTransition | None = None
-    measured_seconds_ago: float = 0.0
-    max_wait_seconds: float | None = None
-    serves: tuple[str, ...] = ()
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request is being answered or waits here."""
-        return self.in_flight > 0 or self.held > 0
 
     def at(self, now: float) -> Observation:
         """Return the same with its ages as of `now`."""
@@ -72,10 +44,10 @@ class Observation:
             measured_seconds_ago=self.measured_seconds_ago + passed,
         )
 
-    def unreached(self, state: EngineState, reach: Reach, error: str, now: float) -> Observation:
+    def unreached(self, state: EngineState, reach: Reach, trouble: str, now: float) -> Observation:
         """Return what is still worth knowing once the engine can't be asked: no requests, no transition."""
         return replace(
-            self.at(now), state=state, reach=reach, error=error, in_flight=0, held=0, transition=None
+            self.at(now), state=state, reach=reach, trouble=trouble, in_flight=0, held=0, transition=None
         )
 
 
@@ -106,9 +78,9 @@ def _ageless(last: LastTransition | None) -> LastTransition | None:
     return last and replace(last, ago_seconds=0.0)
 
 
-def unheard_of(state: EngineState, node: str, now: float, error: str = "") -> Observation:
+def unheard_of(state: EngineState, node: str, now: float, trouble: str = "") -> Observation:
     """Return what is known of an engine that never answered: it may sit on any device of its node."""
-    return Observation(state=state, reach=Reach.NOT_YET, devices=_anywhere(node), seen=now, error=error)
+    return Observation(state=state, reach=Reach.NOT_YET, devices=_anywhere(node), seen=now, trouble=trouble)
 
 
 def observed(report: Report, state: EngineState, reach: Reach, node: str, now: float) -> Observation:
@@ -117,7 +89,7 @@ def observed(report: Report, state: EngineState, reach: Reach, node: str, now: f
     return Observation(
         state=state,
         reach=Reach.LOST if lost else reach,
-        error=report.fault if lost else "",
+        trouble=report.fault if lost else "",
         devices=frozenset(memory.device for memory in report.memory) or _anywhere(node),
         seen=now,
         boot_id=report.boot_id,

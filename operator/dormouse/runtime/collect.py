@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from dormouse.domain import force, ledger, summary
-from dormouse.domain.snapshot import UNKNOWN_DEVICE, DeviceKey, Engine, Model, Reach, Snapshot
+from dormouse.domain.snapshot import OBSERVED, UNKNOWN_DEVICE, DeviceKey, Engine, Model, Reach, Snapshot
 from dormouse.domain.states import UNSETTLED, EngineState
 from dormouse.runtime.neighbourhood import Neighbourhood
 
@@ -163,28 +163,7 @@ class Collector:
         )
         if seen is None:
             return bare
-        return replace(
-            bare,
-            state=seen.state,
-            tier=seen.tier,
-            reach=seen.reach,
-            devices=seen.devices or somewhere,
-            memory=seen.memory,
-            tags=seen.tags,
-            backup=seen.backup,
-            in_flight=seen.in_flight,
-            held=seen.held,
-            oldest_held_seconds=seen.oldest_held_seconds,
-            idle_seconds=seen.idle_seconds,
-            tier_seconds=seen.tier_seconds,
-            transition=seen.transition,
-            transition_seconds=seen.transition_seconds,
-            last_transition=seen.last_transition,
-            measured_seconds_ago=seen.measured_seconds_ago,
-            max_wait_seconds=seen.max_wait_seconds,
-            serves=seen.serves,
-            trouble=seen.error,
-        )
+        return replace(bare, **{name: getattr(seen, name) for name in OBSERVED})
 
 
 def _leaf(engine: Engine) -> bool:

@@ -52,7 +52,7 @@ async def test_it_is_seen_as_it_is(start: Callable[..., StandIn], followed: Foll
     assert seen.devices == {DeviceKey(NODE, "SIM-0")}
     assert seen.memory[0].total == 20 * GIB
     assert seen.memory[0].process > 12 * GIB
-    assert (seen.error, seen.in_flight, seen.held) == ("", 0, 0)
+    assert (seen.trouble, seen.in_flight, seen.held) == ("", 0, 0)
     assert (await followed.until(lambda now: now.serves == ("qwen3",))).max_wait_seconds == 120.0
     assert followed.told[0] == (KEY, None)
 
@@ -181,7 +181,7 @@ async def test_a_killed_engine_is_unreachable_and_one_in_a_new_container_is_new(
     engine.process.kill()
     lost = await followed.until(lambda now: now.state is EngineState.UNREACHABLE)
     assert (lost.reach, lost.memory) == (Reach.LOST, before.memory)
-    assert lost.error
+    assert lost.trouble
     followed.links.keep({KEY: target(port(engine), container="c2")})
     booting = await followed.until(lambda now: now.state is EngineState.BOOTING)
     assert (booting.memory, booting.tier) == ((), None)

@@ -193,7 +193,7 @@ async def test_an_engine_without_sleep_endpoints_says_what_to_set(
     followed.links.keep({KEY: target(httpx.URL(start(dev_mode=False).base).port or 0)})
     seen = await followed.until(lambda now: now.reach is Reach.DEV_OFF)
     assert seen.state is S.UNREACHABLE
-    assert "VLLM_SERVER_DEV_MODE=1" in seen.error
+    assert "VLLM_SERVER_DEV_MODE=1" in seen.trouble
 
 
 # ── what no real engine shows on demand ──────────────────────────────────────────────────────────────────────
@@ -249,7 +249,7 @@ async def test_a_server_that_is_no_engine_is_not_taken_for_one(
     wire.routes |= stock() | {"GET /is_sleeping": answer}
     followed = follow()
     followed.links.keep({KEY: target(wire.port)})
-    assert (await followed.until(lambda now: bool(now.error))).state is S.BOOTING
+    assert (await followed.until(lambda now: bool(now.trouble))).state is S.BOOTING
 
 
 async def test_a_frozen_core_is_lost_although_its_front_end_answers(

@@ -73,7 +73,7 @@ async def test_an_engine_that_accepts_and_hangs_boots(wire: Wire, follow: Callab
     followed = follow(call_timeout=0.1)
     followed.links.keep({KEY: target(wire.port)})
     booting = await followed.until(lambda seen: seen.state is S.BOOTING)
-    assert "no answer within 0.1 s" in booting.error
+    assert "no answer within 0.1 s" in booting.trouble
 
 
 async def test_a_rejected_token_says_what_to_set(wire: Wire, follow: Callable[..., Followed]) -> None:
@@ -82,8 +82,8 @@ async def test_a_rejected_token_says_what_to_set(wire: Wire, follow: Callable[..
     followed.links.keep({KEY: target(wire.port)})
     seen = await followed.until(lambda now: now.reach is Reach.TOKEN_REJECTED)
     assert seen.state is S.UNREACHABLE
-    assert "needs a token" in seen.error
-    assert "set DORMOUSE_TOKEN_FILE" in seen.error
+    assert "needs a token" in seen.trouble
+    assert "set DORMOUSE_TOKEN_FILE" in seen.trouble
 
 
 async def test_a_token_that_is_another_one_says_where_both_come_from(
@@ -93,8 +93,8 @@ async def test_a_token_that_is_another_one_says_where_both_come_from(
     followed = follow(token_file=token_file)
     followed.links.keep({KEY: target(wire.port)})
     seen = await followed.until(lambda now: now.reach is Reach.TOKEN_REJECTED)
-    assert "the token is wrong" in seen.error
-    assert "DORMOUSE_TOKEN_FILE of both" in seen.error
+    assert "the token is wrong" in seen.trouble
+    assert "DORMOUSE_TOKEN_FILE of both" in seen.trouble
 
 
 async def test_a_rotated_token_is_used_without_a_restart(
@@ -121,7 +121,7 @@ async def test_an_engine_behind_a_guard_without_sleep_endpoints_says_what_to_set
     followed.links.keep({KEY: target(wire.port)})
     seen = await followed.until(lambda now: now.reach is Reach.DEV_OFF)
     assert seen.state is S.UNREACHABLE
-    assert "VLLM_SERVER_DEV_MODE=1" in seen.error
+    assert "VLLM_SERVER_DEV_MODE=1" in seen.trouble
 
 
 @pytest.mark.parametrize("answer", [status(200, b"<html>"), status(200, {"tier": "?"}), status(503, {})])
@@ -131,7 +131,7 @@ async def test_whoever_talks_nonsense_is_no_engine_yet(
     wire.routes["GET /dormouse/report"] = answer
     followed = follow()
     followed.links.keep({KEY: target(wire.port)})
-    assert (await followed.until(lambda now: bool(now.error))).state is S.BOOTING
+    assert (await followed.until(lambda now: bool(now.trouble))).state is S.BOOTING
 
 
 # ── following ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -224,7 +224,7 @@ async def test_a_guard_that_can_not_reach_its_engine_says_so(
     wire.routes["GET /dormouse/events"] = stream(event("fault", report(fault=fault)))
     followed.links.keep({KEY: target(wire.port)})
     seen = await followed.until(lambda now: now.state is S.UNREACHABLE)
-    assert (seen.reach, seen.error) == (Reach.LOST, "engine_unreachable: frozen")
+    assert (seen.reach, seen.trouble) == (Reach.LOST, "engine_unreachable: frozen")
 
 
 async def test_an_engine_that_restarts_in_its_container_is_seen_anew(

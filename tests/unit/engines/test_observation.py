@@ -59,7 +59,7 @@ def test_an_engine_out_of_reach_keeps_its_memory_and_loses_its_requests() -> Non
     busy = replace(SEEN, in_flight=1, held=1, transition="sleep", backup=5)
     lost = busy.unreached(EngineState.UNREACHABLE, Reach.LOST, "why", 101.0)
     assert (lost.busy, lost.transition, lost.backup, lost.tier) == (False, None, 5, Tier.AWAKE)
-    assert (lost.state, lost.reach, lost.error) == (EngineState.UNREACHABLE, Reach.LOST, "why")
+    assert (lost.state, lost.reach, lost.trouble) == (EngineState.UNREACHABLE, Reach.LOST, "why")
 
 
 def test_growing_older_is_no_change() -> None:
