@@ -1,9 +1,9 @@
 """Finds the programs of the cluster, and builds those that the machine does not have.
 
-The order is: `$KUBEBUILDER_ASSETS` (what setup-envtest downloads: etcd, kube-apiserver and kubectl), the
-harness's own cache, `PATH`, and last a build from the pinned Go modules into the cache. The cache comes
-before `PATH` because its versions are the pinned ones. envtest ships neither kube-controller-manager nor
-kube-scheduler, so those two are still built or taken from `PATH`.
+The order is: `$KUBEBUILDER_ASSETS` (what setup-envtest downloads: etcd, kube-apiserver and kubectl), `PATH`, what
+was built before into the harness's own cache, and last a build from the pinned Go modules. Who has a program
+need not compile one. envtest ships neither kube-controller-manager nor kube-scheduler, so those two are still
+built or taken from `PATH`.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ def find(name: str) -> Path | None:
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     if assets and os.access(Path(assets) / name, os.X_OK):
         return Path(assets) / name
-    if os.access(binary.cached, os.X_OK):
-        return binary.cached
     on_path = shutil.which(name)
-    return Path(on_path) if on_path else None
+    if on_path:
+        return Path(on_path)
+    return binary.cached if os.access(binary.cached, os.X_OK) else None
 
 
 @cache
@@ -111,8 +111,8 @@ def _what_to_install(binary: Binary) -> str:
     lines = [
         f"{binary.name} {binary.version} is nowhere, and there is no Go to build it with. Searched:",
         f"  $KUBEBUILDER_ASSETS ({os.environ.get('KUBEBUILDER_ASSETS') or 'not set'})",
-        f"  {binary.cached}",
         "  PATH",
+        f"  {binary.cached}",
         "Do one of these:",
         f"  * install Go {go_version} or newer (https://go.dev/dl) and run this again;",
         f"    {binary.name} is then built once, in about {binary.minutes:g} minutes, and cached",

@@ -33,13 +33,13 @@ def program(path: Path, text: str = "#!/bin/sh\n") -> Path:
     return path
 
 
-def test_kubebuilder_assets_come_first_then_the_cache_then_path(
+def test_kubebuilder_assets_come_first_then_path_then_what_was_built(
     empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    on_path = program(empty / "path" / "etcd")
-    assert binaries.find("etcd") == on_path
     cached = program(empty / "cache" / "bin" / f"etcd-{binaries.BINARIES['etcd'].version}")
     assert binaries.find("etcd") == cached
+    on_path = program(empty / "path" / "etcd")
+    assert binaries.find("etcd") == on_path
     asset = program(empty / "assets" / "etcd")
     monkeypatch.setenv("KUBEBUILDER_ASSETS", str(asset.parent))
     assert binaries.find("etcd") == asset
