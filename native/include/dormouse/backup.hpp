@@ -1,0 +1,76 @@
+// Seam: where a backup lives and how it is coded.
+//
+// A store books room (reserve), then moves bytes through transfers. The sleep and wake pipelines hand it pieces of
+// device memory and never learn whether they end in pinned RAM, go through a ring, get compressed or shared.
+//
+// Nothing is lost by a failed reserve: it comes before the first byte moves. A transfer that fails leaves the device
+// as it was (offload) or the backup as it was (restore).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "dormouse/driver.hpp"
+
+namespace dormouse {
+
+using Slot = std::uint64_t;  // a booked place in a store; 0 is none
+inline constexpr Slot no_slot = 0;
+
+// `bytes` of device memory at `device`, and the place `offset` bytes into `slot` that belongs to them.
+struct Piece {
+    Address device = 0;
+    std::size_t bytes = 0;
+    Slot slot = no_slot;
+    std::size_t offset = 0;
+};
+
+// A run of pieces in one direction. add() may block for back-pressure; finish() returns when every byte has arrived.
+// Both throw what went wrong. Destroying a transfer that was not finished waits for what is under way and drops the
+// rest.
+class Transfer {
+   public:
+    virtual ~Transfer() = default;
+    virtual void add(const Piece& piece) = 0;
+    virtual void finish() = 0;
+};
+
+struct StoreStats {
+    std::string kind;            // "registered" or "ring"
+    std::string reason;          // why this kind
+    std::size_t reserved = 0;    // bytes booked
+    std::size_t committed = 0;   // bytes of RAM held
+    std::size_t pinned = 0;      // of these, and of buffers, pinned
+};
+
+class BackupStore {
+   public:
+    virtual ~BackupStore() = default;
+    // Books all of `sizes` or nothing: slots in the same order. Throws host_out_of_memory with what is missing.
+    virtual std::vector<Slot> reserve(std::span<const std::size_t> sizes) = 0;
+    virtual void release(Slot slot) noexcept = 0;
+    // Backs a slot with memory ahead of its first use (touched, pinned), so that the offload needs only to copy.
+    virtual void prepare(Slot slot) = 0;
+    virtual std::unique_ptr<Transfer> offload(Priority priority) = 0;
+    virtual std::unique_ptr<Transfer> restore() = 0;
+    virtual StoreStats stats() = 0;
+};
+
+struct StoreOptions {
+    // "registered": the whole backup pinned. "ring": unpinned, moved through a few pinned buffers. "auto": registered
+    // where RLIMIT_MEMLOCK and the driver allow it, else ring.
+    std::string kind = "auto";
+    unsigned threads = 0;              // that touch, pin and copy; 0 means one per core, 16 at most
+    std::size_t ring_buffer = 16u << 20;  // bytes of one pinned buffer; each thread has two
+    bool check_host_memory = true;     // refuse what the host's free memory can't hold
+};
+
+// `driver` must outlive the store. Throws invalid_argument for an unknown kind, host_out_of_memory when "registered"
+// was asked for and RLIMIT_MEMLOCK forbids it.
+std::unique_ptr<BackupStore> make_store(Driver& driver, const StoreOptions& options);
+
+}  // namespace dormouse
