@@ -23,9 +23,13 @@ Library::Library(std::string path) : path_(std::move(path)) {
     if (handle_ == nullptr) throw driver_error("dlopen", not_loaded, loader_words());
 }
 
-Library::~Library() { dlclose(handle_); }
+Library::~Library() {
+    dlclose(handle_);
+}
 
-void* Library::find(const char* name) const noexcept { return dlsym(handle_, name); }
+void* Library::find(const char* name) const noexcept {
+    return dlsym(handle_, name);
+}
 
 void* Library::require(const char* name) const {
     void* symbol = find(name);
