@@ -17,11 +17,9 @@
 #include "dormouse/backup.hpp"
 #include "dormouse/device_memory.hpp"
 #include "dormouse/driver.hpp"
+#include "dormouse/tag.hpp"
 
 namespace dormouse {
-
-enum class TagState { resident, offloaded, discarded, in_transition };
-const char* to_string(TagState state) noexcept;
 
 enum class Retain {
     keep,     // a backup outlives the wake, so that the next sleep need not copy

@@ -1,0 +1,54 @@
+// One physical allocation at one place of a segment: it comes and goes whole.
+//
+// bring() and give_back() are ladders of driver calls. Each remembers how far it got, so that after a failure at any
+// rung the same call, or its opposite, goes on from there: that is what makes a transition's roll-back and its second
+// try the same code as its first.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "dormouse/backup.hpp"
+#include "dormouse/device_memory.hpp"
+#include "dormouse/driver.hpp"
+
+namespace dormouse {
+
+// The host copy of a chunk. It is trusted only while the engine's generation is the one it was made in *and* the
+// device's digest of the bytes is the one taken before they were copied: taken before, a write that slips in between
+// leaves a digest that no longer agrees, and the bytes are copied again.
+struct Backup {
+    Slot slot = no_slot;
+    bool complete = false;         // every byte has arrived
+    bool digested = false;         // `digest` is known
+    std::uint64_t digest = 0;      // of the device's bytes, before the copy
+    std::uint64_t generation = 0;  // of the segment, before the copy
+};
+
+class Chunk {
+   public:
+    Chunk(Address address, std::size_t bytes) : address_(address), bytes_(bytes) {}
+
+    Address address() const noexcept { return address_; }
+    std::size_t bytes() const noexcept { return bytes_; }
+    bool usable() const noexcept { return step_ == Step::usable; }
+    // Device memory is held, whether or not it can be used.
+    bool holds_memory() const noexcept { return step_ != Step::none; }
+
+    // Takes memory, maps it and grants access.
+    void bring(Driver& driver, DeviceMemory& memory);
+    // Unmaps and gives the memory back. The caller has made sure that no work uses it.
+    void give_back(Driver& driver, DeviceMemory& memory);
+
+    Backup backup;
+
+   private:
+    enum class Step { none, taken, mapped, usable };
+
+    Address address_;
+    std::size_t bytes_;
+    Physical physical_ = 0;
+    Step step_ = Step::none;
+};
+
+}  // namespace dormouse

@@ -1,0 +1,177 @@
+#include "stager.hpp"
+
+#include <algorithm>
+
+#include "dormouse/error.hpp"
+
+namespace dormouse {
+
+namespace {
+
+// Long enough to be cheap, short enough that a stop does not notice it (seconds).
+constexpr double slice = 0.002;
+
+class LowStream {
+   public:
+    LowStream(Driver& driver, Stream& place) : driver_(driver), place_(place) {
+        place_ = driver_.create_stream(Priority::low);
+    }
+    ~LowStream() { driver_.destroy_stream(place_); }
+    LowStream(const LowStream&) = delete;
+    LowStream& operator=(const LowStream&) = delete;
+
+   private:
+    Driver& driver_;
+    Stream& place_;
+};
+
+}  // namespace
+
+void Stager::start(std::vector<SegmentPtr> segments, const StageOptions& options) {
+    const std::lock_guard control(control_);
+    {
+        const std::lock_guard lock(books_);
+        if (stats_.active) {
+            return;
+        }
+    }
+    if (thread_.joinable()) {
+        thread_.join();
+    }
+    StageStats fresh;
+    fresh.active = true;
+    for (const SegmentPtr& segment : segments) {
+        fresh.total_bytes += segment->bytes();
+    }
+    stopping_ = false;
+    copied_ = 0;
+    {
+        const std::lock_guard lock(books_);
+        stats_ = fresh;
+    }
+    const double now = parts_.driver.clock().now();
+    thread_ = std::thread([this, segments = std::move(segments), options, now] {
+        parts_.driver.clock().catch_up(now);
+        run(segments, options);
+    });
+}
+
+void Stager::stop() noexcept {
+    const std::lock_guard control(control_);
+    stopping_ = true;
+    if (thread_.joinable()) {
+        thread_.join();
+        parts_.driver.clock().catch_up(end_);
+    }
+}
+
+void Stager::wait() {
+    std::unique_lock lock(books_);
+    ended_.wait(lock, [this] { return !stats_.active; });
+    parts_.driver.clock().catch_up(end_);
+}
+
+StageStats Stager::stats() const {
+    const std::lock_guard lock(books_);
+    return stats_;
+}
+
+void Stager::run(const std::vector<SegmentPtr>& segments, const StageOptions& options) noexcept {
+    std::string error;
+    try {
+        const LowStream stream(parts_.driver, stream_);
+        const double begin = parts_.driver.clock().now();
+        for (const SegmentPtr& segment : segments) {
+            for (Chunk& chunk : segment->chunks) {
+                if (!stopping_) {
+                    stage(*segment, chunk, options, begin);
+                }
+            }
+        }
+    } catch (const std::exception& failure) {
+        error = failure.what();
+    }
+    {
+        const std::lock_guard lock(books_);
+        end_ = parts_.driver.clock().now();
+        stats_.active = false;
+        stats_.error = error.empty() && stopping_ ? "stopped" : error;
+    }
+    ended_.notify_all();
+}
+
+void Stager::stage(Segment& segment, Chunk& chunk, const StageOptions& options, double begin) {
+    std::unique_lock lock(segment.mutex);
+    if (segment.freed || !chunk.usable()) {
+        return;
+    }
+    if (chunk.backup.slot == no_slot) {
+        // Touching and pinning takes a while: not under the lock, and not the chunk's until it is done.
+        lock.unlock();
+        const std::size_t bytes = chunk.bytes();
+        const Slot slot = parts_.store.reserve({&bytes, 1}).front();
+        try {
+            parts_.store.prepare(slot);
+        } catch (...) {
+            parts_.store.release(slot);
+            throw;
+        }
+        lock.lock();
+        if (segment.freed) {
+            parts_.store.release(slot);
+            return;
+        }
+        chunk.backup = {.slot = slot};
+    }
+    const std::uint64_t generation = segment.generation.load();
+    const Range range{chunk.address(), chunk.bytes()};
+    std::uint64_t digest = 0;
+    parts_.driver.digest({&range, 1}, {&digest, 1}, stream_);
+    const Backup& known = chunk.backup;
+    if (known.complete && known.digested && known.generation == generation && known.digest == digest) {
+        advance(chunk.bytes());
+        return;
+    }
+    chunk.backup = {.slot = known.slot};
+    if (copy(segment, chunk, lock, options, begin)) {
+        chunk.backup = {chunk.backup.slot, true, true, digest, generation};
+    }
+}
+
+// Returns with the lock held; false when it was stopped or the segment was freed half way.
+bool Stager::copy(Segment& segment, Chunk& chunk, std::unique_lock<std::mutex>& lock, const StageOptions& options,
+                  double begin) {
+    for (std::size_t offset = 0; offset < chunk.bytes(); offset += options.piece_bytes) {
+        if (stopping_ || segment.freed) {
+            return false;
+        }
+        const std::size_t bytes = std::min(options.piece_bytes, chunk.bytes() - offset);
+        const std::unique_ptr<Transfer> transfer = parts_.store.offload(Priority::low);
+        transfer->add({chunk.address() + offset, bytes, chunk.backup.slot, offset});
+        transfer->finish();
+        copied_ += bytes;
+        advance(bytes);
+        lock.unlock();
+        pace(options, begin);
+        lock.lock();
+    }
+    return !segment.freed;
+}
+
+void Stager::pace(const StageOptions& options, double begin) {
+    if (options.bytes_per_second <= 0) {
+        return;
+    }
+    Clock& clock = parts_.driver.clock();
+    const double due = begin + static_cast<double>(copied_) / options.bytes_per_second;
+    for (double rest = due - clock.now(); rest > 0 && !stopping_; rest = due - clock.now()) {
+        clock.sleep(std::min(rest, slice));
+    }
+}
+
+void Stager::advance(std::size_t bytes) {
+    const std::lock_guard lock(books_);
+    stats_.done_bytes += bytes;
+}
+
+}  // namespace dormouse
