@@ -3,200 +3,11 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <exception>
-#include <mutex>
 
 #include "dormouse/error.hpp"
-#include "stager.hpp"
-#include "transition.hpp"
+#include "pool_impl.hpp"
 
 namespace dormouse {
-
-namespace {
-
-std::size_t checked_chunk(const PoolOptions& options, std::size_t granularity) {
-    if (options.chunk_bytes == 0 || options.chunk_bytes % granularity != 0) {
-        throw invalid_argument("chunk_bytes is " + std::to_string(options.chunk_bytes) +
-                               ": it must be a multiple of the device's granularity, " + std::to_string(granularity));
-    }
-    return options.chunk_bytes;
-}
-
-}  // namespace
-
-struct Pool::Impl {
-    std::unique_ptr<Driver> driver;
-    int device;
-    PoolOptions options;
-    std::size_t granularity;
-    std::size_t chunk_bytes;
-    std::unique_ptr<DeviceMemory> memory;
-    std::unique_ptr<BackupStore> store;
-    Parts parts;
-    Table table;
-    pid_t process = ::getpid();
-
-    std::mutex transition;  // one sleep, wake, discard or start of a staging at a time
-    Stager stager;
-
-    std::mutex books;
-    Counters counters;
-    std::optional<Transition> last;
-    std::vector<SegmentPtr> orphans;  // freed, but the device would not take their memory back yet
-
-    Impl(std::unique_ptr<Driver> device_driver, int device_index, PoolOptions pool_options)
-        : driver(std::move(device_driver)),
-          device(device_index),
-          options(std::move(pool_options)),
-          granularity(driver->granularity()),
-          chunk_bytes(checked_chunk(options, granularity)),
-          memory(make_driver_memory(*driver)),
-          store(make_store(*driver, options.store)),
-          parts{*driver, *memory, *store, options, driver->create_stream(Priority::normal)},
-          stager(parts) {}
-
-    ~Impl() {
-        stager.stop();
-        try {
-            driver->synchronize_device();
-        } catch (...) {
-            // The device is gone; what follows frees what it still can.
-        }
-        for (const SegmentPtr& segment : table.segments()) {
-            drop(*segment);
-        }
-        for (const SegmentPtr& segment : orphans) {
-            drop(*segment);
-        }
-        driver->destroy_stream(parts.stream);
-    }
-
-    // A forked child has the parent's books but none of its device: it must not touch either.
-    void expect_own_process() const {
-        if (::getpid() != process) {
-            throw illegal_state("this pool belongs to process " + std::to_string(process) +
-                                ": start engines with spawn, not fork");
-        }
-    }
-
-    Segment::Leftover drop(Segment& segment) noexcept {
-        const std::lock_guard lock(segment.mutex);
-        segment.freed = true;
-        segment.drop_backups(*store);
-        return segment.give_back(*driver, *memory);
-    }
-
-    // Device memory that an earlier call could not give back.
-    Segment::Leftover sweep() {
-        Segment::Leftover leftover;
-        for (const SegmentPtr& segment : table.segments()) {
-            const std::lock_guard lock(segment->mutex);
-            if (segment->where != TagState::resident) {
-                leftover.add(segment->give_back(*driver, *memory));
-            }
-        }
-        const std::lock_guard lock(books);
-        std::erase_if(orphans, [&](const SegmentPtr& segment) {
-            const Segment::Leftover rest = segment->give_back(*driver, *memory);
-            leftover.add(rest);
-            return rest.chunks == 0;
-        });
-        return leftover;
-    }
-
-    using Step = void (*)(const Parts&, Table::Move&, Stopwatch&, Account&);
-
-    Transition run(std::string kind, const Table::Wish& wish, Step step, std::uint64_t Counters::* counter) {
-        expect_own_process();
-        const std::lock_guard lock(transition);
-        stager.stop();
-        Stopwatch watch(driver->clock());
-        Account account;
-        std::exception_ptr failure;
-        bool moved = false;
-        try {
-            Table::Move move = table.begin(wish);
-            moved = !move.empty();
-            if (moved) {
-                step(parts, move, watch, account);
-            }
-        } catch (...) {
-            failure = std::current_exception();
-        }
-        watch.finish();
-        if (!failure && step == &put_to_sleep) {
-            try {
-                report_leftover(sweep());
-            } catch (...) {
-                failure = std::current_exception();
-            }
-        }
-        Transition result = record(std::move(kind), watch, account, failure, moved, counter);
-        if (failure) {
-            std::rethrow_exception(failure);
-        }
-        return result;
-    }
-
-    Transition record(std::string kind, Stopwatch& watch, const Account& account, const std::exception_ptr& failure,
-                      bool moved, std::uint64_t Counters::* counter) {
-        Transition result{.kind = std::move(kind),
-                          .seconds = watch.seconds(),
-                          .phases = watch.phases(),
-                          .copied_bytes = account.copied_bytes,
-                          .clean_bytes = account.clean_bytes,
-                          .mismatched_bytes = account.mismatched_bytes,
-                          .error = {}};
-        if (failure) {
-            try {
-                std::rethrow_exception(failure);
-            } catch (const std::exception& caught) {
-                result.error = caught.what();
-            }
-        }
-        const std::lock_guard lock(books);
-        counters.digest_mismatches += account.counters.digest_mismatches;
-        counters.memory_retries += account.counters.memory_retries;
-        counters.rollbacks += account.counters.rollbacks;
-        counters.failed_releases += account.counters.failed_releases;
-        if (moved && !failure) {
-            ++(counters.*counter);
-        }
-        if (moved || failure) {
-            last = result;
-        }
-        return result;
-    }
-
-    Table::Wish everything(TagState state) const {
-        Table::Wish wish;
-        for (const auto& [tag, now] : table.tags()) {
-            wish.emplace(tag, state);
-        }
-        return wish;
-    }
-
-    Table::Wish only(const std::vector<std::string>& tags, TagState state) const {
-        table.expect_known(tags);
-        Table::Wish wish;
-        for (const std::string& tag : tags) {
-            wish.emplace(tag, state);
-        }
-        return wish;
-    }
-
-    // The segments of `tags`; all of them when empty.
-    std::vector<SegmentPtr> segments_of(const std::vector<std::string>& tags) const {
-        table.expect_known(tags);
-        std::vector<SegmentPtr> result = table.segments();
-        if (!tags.empty()) {
-            std::erase_if(result, [&](const SegmentPtr& segment) {
-                return std::find(tags.begin(), tags.end(), segment->tag()) == tags.end();
-            });
-        }
-        return result;
-    }
-};
 
 Pool::Pool(std::unique_ptr<Driver> driver, int device, PoolOptions options)
     : impl_(std::make_unique<Impl>(std::move(driver), device, std::move(options))) {}
@@ -218,7 +29,7 @@ Address Pool::malloc(std::size_t bytes, const std::string& tag) {
         throw out_of_memory(bytes, impl_->memory->available(), "an allocation under '" + tag + "'");
     }
     const std::size_t rounded = (bytes + granularity - 1) / granularity * granularity;
-    auto segment = std::make_shared<Segment>(*impl_->driver, tag, rounded, impl_->chunk_bytes);
+    auto segment = std::make_shared<Segment>(*impl_->driver, tag, rounded, impl_->options.chunk_bytes);
     segment->bring(*impl_->driver, *impl_->memory);
     try {
         impl_->table.add(segment);
@@ -290,9 +101,13 @@ void Pool::stage(const StageOptions& options) {
     ++impl_->counters.stagings;
 }
 
-void Pool::wait_staged() { impl_->stager.wait(); }
+void Pool::wait_staged() {
+    impl_->stager.wait();
+}
 
-void Pool::stop_staging() { impl_->stager.stop(); }
+void Pool::stop_staging() {
+    impl_->stager.stop();
+}
 
 void Pool::mark_dirty(const std::vector<std::string>& tags) {
     for (const SegmentPtr& segment : impl_->segments_of(tags)) {
@@ -350,8 +165,12 @@ PoolStats Pool::stats() {
     return stats;
 }
 
-Driver& Pool::driver() noexcept { return *impl_->driver; }
+Driver& Pool::driver() noexcept {
+    return *impl_->driver;
+}
 
-std::size_t Pool::size_of(Address address) { return impl_->table.find(address)->bytes(); }
+std::size_t Pool::size_of(Address address) {
+    return impl_->table.find(address)->bytes();
+}
 
 }  // namespace dormouse

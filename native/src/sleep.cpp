@@ -117,8 +117,7 @@ void copy_out(const Parts& parts, std::span<const Candidate> dirty, Account& acc
     transfer->finish();
     const bool digested = parts.driver.can_digest();
     for (const Candidate& candidate : dirty) {
-        set_backup(candidate,
-                   {candidate.chunk->backup.slot, true, digested, candidate.digest, candidate.generation});
+        set_backup(candidate, {candidate.chunk->backup.slot, true, digested, candidate.digest, candidate.generation});
         account.copied_bytes += candidate.chunk->bytes();
     }
 }

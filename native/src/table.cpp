@@ -11,7 +11,8 @@ namespace {
 void refuse_unless_resident(const std::map<std::string, TagState>& tags, const std::string& tag) {
     const auto found = tags.find(tag);
     if (found != tags.end() && found->second != TagState::resident) {
-        throw illegal_state("tag '" + tag + "' is " + to_string(found->second) + ": wake it before allocating under it");
+        throw illegal_state("tag '" + tag + "' is " + to_string(found->second) +
+                            ": wake it before allocating under it");
     }
 }
 
@@ -86,8 +87,8 @@ void Table::expect_known(const std::vector<std::string>& names) const {
             for (const auto& [tag, state] : tags_) {
                 known += (known.empty() ? "" : ", ") + tag;
             }
-            throw invalid_argument("unknown tag '" + name + "'; tags with allocations so far: " +
-                                   (known.empty() ? "none" : known));
+            throw invalid_argument("unknown tag '" + name +
+                                   "'; tags with allocations so far: " + (known.empty() ? "none" : known));
         }
     }
 }

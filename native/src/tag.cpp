@@ -25,7 +25,8 @@ TagState next_state(const std::string& tag, TagState from, TagState wanted) {
         throw illegal_state("tag '" + tag + "' is in transition: wait for the call that moves it");
     }
     if (from == TagState::discarded && wanted == TagState::offloaded) {
-        throw illegal_state("tag '" + tag + "' is discarded, so it has no content to offload: wake and reload it first");
+        throw illegal_state("tag '" + tag +
+                            "' is discarded, so it has no content to offload: wake and reload it first");
     }
     return wanted;
 }

@@ -28,7 +28,8 @@ thread_local std::string last_error;
 
 void expect_device(int device) {
     if (device < 0 || device >= most_devices) {
-        throw invalid_argument("device " + std::to_string(device) + " is not in 0.." + std::to_string(most_devices - 1));
+        throw invalid_argument("device " + std::to_string(device) + " is not in 0.." +
+                               std::to_string(most_devices - 1));
     }
 }
 
@@ -99,4 +100,6 @@ void dormouse_free(void* address, std::size_t /*bytes*/, int device, void* /*str
     });
 }
 
-const char* dormouse_last_error(void) { return dormouse::last_error.c_str(); }
+const char* dormouse_last_error(void) {
+    return dormouse::last_error.c_str();
+}

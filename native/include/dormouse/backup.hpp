@@ -40,11 +40,11 @@ class Transfer {
 };
 
 struct StoreStats {
-    std::string kind;            // "registered" or "ring"
-    std::string reason;          // why this kind
-    std::size_t reserved = 0;    // bytes booked
-    std::size_t committed = 0;   // bytes of RAM held
-    std::size_t pinned = 0;      // of these, and of buffers, pinned
+    std::string kind;           // "registered" or "ring"
+    std::string reason;         // why this kind
+    std::size_t reserved = 0;   // bytes booked
+    std::size_t committed = 0;  // bytes of RAM held
+    std::size_t pinned = 0;     // of these, and of buffers, pinned
 };
 
 class BackupStore {
@@ -64,9 +64,9 @@ struct StoreOptions {
     // "registered": the whole backup pinned. "ring": unpinned, moved through a few pinned buffers. "auto": registered
     // where RLIMIT_MEMLOCK and the driver allow it, else ring.
     std::string kind = "auto";
-    unsigned threads = 0;              // that touch, pin and copy; 0 means one per core, 16 at most
+    unsigned threads = 0;                 // that touch, pin and copy; 0 means one per core, 16 at most
     std::size_t ring_buffer = 16u << 20;  // bytes of one pinned buffer; each thread has two
-    bool check_host_memory = true;     // refuse what the host's free memory can't hold
+    bool check_host_memory = true;        // refuse what the host's free memory can't hold
 };
 
 // `driver` must outlive the store. Throws invalid_argument for an unknown kind, host_out_of_memory when "registered"

@@ -1,0 +1,175 @@
+#include "pool_impl.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "dormouse/error.hpp"
+
+namespace dormouse {
+
+namespace {
+
+std::size_t checked_granularity(const PoolOptions& options, std::size_t granularity) {
+    if (options.chunk_bytes == 0 || options.chunk_bytes % granularity != 0) {
+        throw invalid_argument("chunk_bytes is " + std::to_string(options.chunk_bytes) +
+                               ": it must be a multiple of the device's granularity, " + std::to_string(granularity));
+    }
+    return granularity;
+}
+
+std::string words_of(const std::exception_ptr& failure) {
+    if (!failure) {
+        return {};
+    }
+    try {
+        std::rethrow_exception(failure);
+    } catch (const std::exception& caught) {
+        return caught.what();
+    }
+}
+
+}  // namespace
+
+Pool::Impl::Impl(std::unique_ptr<Driver> device_driver, int device_index, PoolOptions pool_options)
+    : driver(std::move(device_driver)),
+      device(device_index),
+      options(std::move(pool_options)),
+      granularity(checked_granularity(options, driver->granularity())),
+      memory(make_driver_memory(*driver)),
+      store(make_store(*driver, options.store)),
+      parts{*driver, *memory, *store, options, driver->create_stream(Priority::normal)},
+      process(::getpid()),
+      stager(parts) {}
+
+Pool::Impl::~Impl() {
+    stager.stop();
+    try {
+        driver->synchronize_device();
+    } catch (...) {
+        // The device is gone; what follows frees what it still can.
+    }
+    for (const SegmentPtr& segment : table.segments()) {
+        drop(*segment);
+    }
+    for (const SegmentPtr& segment : orphans) {
+        drop(*segment);
+    }
+    driver->destroy_stream(parts.stream);
+}
+
+void Pool::Impl::expect_own_process() const {
+    if (::getpid() != process) {
+        throw illegal_state("this pool belongs to process " + std::to_string(process) +
+                            ": start engines with spawn, not fork");
+    }
+}
+
+Segment::Leftover Pool::Impl::drop(Segment& segment) noexcept {
+    const std::lock_guard lock(segment.mutex);
+    segment.freed = true;
+    segment.drop_backups(*store);
+    return segment.give_back(*driver, *memory);
+}
+
+Segment::Leftover Pool::Impl::sweep() {
+    Segment::Leftover leftover;
+    for (const SegmentPtr& segment : table.segments()) {
+        const std::lock_guard lock(segment->mutex);
+        if (segment->where != TagState::resident) {
+            leftover.add(segment->give_back(*driver, *memory));
+        }
+    }
+    const std::lock_guard lock(books);
+    std::erase_if(orphans, [&](const SegmentPtr& segment) {
+        const Segment::Leftover rest = segment->give_back(*driver, *memory);
+        leftover.add(rest);
+        return rest.chunks == 0;
+    });
+    return leftover;
+}
+
+Transition Pool::Impl::run(std::string kind, const Table::Wish& wish, Step step, Counter counter) {
+    expect_own_process();
+    const std::lock_guard lock(transition);
+    stager.stop();
+    Stopwatch watch(driver->clock());
+    Account account;
+    std::exception_ptr failure;
+    bool moved = false;
+    try {
+        Table::Move move = table.begin(wish);
+        moved = !move.empty();
+        if (moved) {
+            step(parts, move, watch, account);
+        }
+    } catch (...) {
+        failure = std::current_exception();
+    }
+    watch.finish();
+    if (!failure && step == &put_to_sleep) {
+        try {
+            report_leftover(sweep());
+        } catch (...) {
+            failure = std::current_exception();
+        }
+    }
+    Transition result = record(std::move(kind), watch, account, failure, moved, counter);
+    if (failure) {
+        std::rethrow_exception(failure);
+    }
+    return result;
+}
+
+Transition Pool::Impl::record(std::string kind, Stopwatch& watch, const Account& account,
+                              const std::exception_ptr& failure, bool moved, Counter counter) {
+    Transition result{.kind = std::move(kind),
+                      .seconds = watch.seconds(),
+                      .phases = watch.phases(),
+                      .copied_bytes = account.copied_bytes,
+                      .clean_bytes = account.clean_bytes,
+                      .mismatched_bytes = account.mismatched_bytes,
+                      .error = words_of(failure)};
+    const std::lock_guard lock(books);
+    counters.digest_mismatches += account.counters.digest_mismatches;
+    counters.memory_retries += account.counters.memory_retries;
+    counters.rollbacks += account.counters.rollbacks;
+    counters.failed_releases += account.counters.failed_releases;
+    if (moved && !failure) {
+        ++(counters.*counter);
+    }
+    if (moved || failure) {
+        last = result;
+    }
+    return result;
+}
+
+Table::Wish Pool::Impl::everything(TagState state) const {
+    Table::Wish wish;
+    for (const auto& [tag, now] : table.tags()) {
+        wish.emplace(tag, state);
+    }
+    return wish;
+}
+
+Table::Wish Pool::Impl::only(const std::vector<std::string>& tags, TagState state) const {
+    table.expect_known(tags);
+    Table::Wish wish;
+    for (const std::string& tag : tags) {
+        wish.emplace(tag, state);
+    }
+    return wish;
+}
+
+std::vector<SegmentPtr> Pool::Impl::segments_of(const std::vector<std::string>& tags) const {
+    table.expect_known(tags);
+    std::vector<SegmentPtr> result = table.segments();
+    if (!tags.empty()) {
+        std::erase_if(result, [&](const SegmentPtr& segment) {
+            return std::find(tags.begin(), tags.end(), segment->tag()) == tags.end();
+        });
+    }
+    return result;
+}
+
+}  // namespace dormouse
