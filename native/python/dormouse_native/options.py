@@ -1,0 +1,32 @@
+"""How a pool is made."""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+
+class PoolOptions(TypedDict, total=False):
+    """The keyword arguments of `Pool` and `pool`; each has a default."""
+
+    library: str
+    """cuda, acl: the shared object to load instead of the system's own."""
+    capacity: int
+    """host, sim: bytes of the device; 0 means a default."""
+    store: Literal["auto", "registered", "ring"]
+    """Where backups live: all pinned, or unpinned behind a few pinned buffers; `auto` finds out what is allowed."""
+    threads: int
+    """Threads that touch, pin and copy; 0 means one per core, at most 16."""
+    ring_buffer: int
+    """Bytes of one pinned buffer of a ring; each thread has two."""
+    check_host_memory: bool
+    """Refuse a backup that the host's free memory can't hold."""
+    retain: Literal["keep", "release"]
+    """Whether a backup outlives the wake, so that the next sleep need not copy."""
+    chunk_bytes: int
+    """Largest physical allocation; bigger segments are made of several."""
+    keep_up_to: int
+    """A discard keeps segments up to this size (an engine's small runtime tensors); 0 keeps none."""
+    memory_retries: int
+    """How often a wake that finds no room tries again."""
+    retry_seconds: float
+    """Seconds between two such tries."""

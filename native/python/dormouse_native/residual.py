@@ -1,0 +1,136 @@
+"""What a device holds besides the pool, and how to make it less.
+
+A sleeping engine still costs its context, its modules, torch's own cache, library workspaces and captured graphs.
+`report` says how much of it is whose, as far as that can be measured; `trim` gives back what nobody uses.
+Both work without torch and without NVML: what can't be known is None.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dormouse_native.torch import memory_module
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dormouse_native import Pool
+
+_KIB = 1024
+
+
+@dataclass(frozen=True)
+class Residual:
+    """Bytes of one device, at one moment."""
+
+    used: int
+    """In use on the whole device, by anybody."""
+    pool: int
+    """Held by this pool."""
+    torch: int | None
+    """Reserved by torch outside the pool; None where torch is not loaded or has no such device."""
+    processes: dict[int, int] | None
+    """By process id, as NVML counts; None where NVML can't be asked. In a container the ids may be the host's."""
+    rest: int
+    """Of nobody named above: contexts, modules, workspaces, graphs, and other processes."""
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What one step of `trim` gave back: the growth of the device's free memory and the shrinkage of our own RAM."""
+
+    device: int
+    host: int
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """What each step of `trim` gave back; None where this torch has no such step."""
+
+    garbage: Freed
+    cached_blocks: Freed | None
+    workspaces: Freed | None
+    pinned_cache: Freed | None
+
+
+def report(pool: Pool) -> Residual:
+    """Measure what the device of `pool` holds."""
+    stats = pool.stats()
+    used = stats.memory.total - stats.memory.free
+    torch = _torch_outside(pool.device, sum(tag.bytes for tag in stats.tags.values()))
+    return Residual(
+        used=used,
+        pool=stats.mapped_bytes,
+        torch=torch,
+        processes=_processes(stats.uuid),
+        rest=max(0, used - stats.mapped_bytes - (torch or 0)),
+    )
+
+
+def trim(pool: Pool) -> Trimmed:
+    """Collect garbage, then empty torch's caches and workspaces; an engine must be idle meanwhile."""
+    garbage = _measured(pool, gc.collect)
+    device = _torch_device()
+    internals = getattr(sys.modules.get("torch"), "_C", None) if device else None
+    return Trimmed(
+        garbage=garbage,
+        cached_blocks=_step(pool, device, "empty_cache"),
+        workspaces=_step(pool, internals, "_cuda_clearCublasWorkspaces"),
+        pinned_cache=_step(pool, internals, "_host_emptyCache"),
+    )
+
+
+def _torch_device() -> Any | None:
+    # Whoever has not started torch's device holds nothing of it: importing torch here would only cost memory.
+    if "torch" not in sys.modules:
+        return None
+    module = memory_module()
+    return module if module.is_initialized() else None
+
+
+def _torch_outside(device: int, pool_bytes: int) -> int | None:
+    module = _torch_device()
+    if module is None:
+        return None
+    # torch counts what it took from the pool as reserved, asleep or awake: so take off addresses, not device memory.
+    return max(0, int(module.memory_reserved(device)) - pool_bytes)
+
+
+def _processes(uuid: str) -> dict[int, int] | None:
+    try:
+        nvml = importlib.import_module("pynvml")
+    except ImportError:
+        return None
+    try:
+        nvml.nvmlInit()
+        try:
+            handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
+            running = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+            return {int(each.pid): int(each.usedGpuMemory or 0) for each in running}
+        finally:
+            nvml.nvmlShutdown()
+    except nvml.NVMLError:
+        return None
+
+
+def _step(pool: Pool, owner: Any | None, name: str) -> Freed | None:
+    step = getattr(owner, name, None)
+    return None if step is None else _measured(pool, step)
+
+
+def _measured(pool: Pool, step: Callable[[], object]) -> Freed:
+    device, host = pool.stats().memory.free, _resident()
+    step()
+    return Freed(device=pool.stats().memory.free - device, host=host - _resident())
+
+
+def _resident() -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * _KIB
+    return 0
