@@ -16,6 +16,8 @@ void fake_reset(size_t capacity);
 /* The n-th call (1 is the next) of `symbol` from now on fails with `code`, and so do the `times - 1` after it.
  * A NULL symbol means any call of any symbol. */
 void fake_fail(const char* symbol, unsigned n, int code, unsigned times);
+/* Takes every fault back, whether it fired or not. */
+void fake_heal(void);
 /* Calls of `symbol` since the reset (NULL: of all). */
 unsigned long fake_calls(const char* symbol);
 /* The name of the k-th call since the reset (0 is the first); NULL behind the last. */

@@ -149,6 +149,11 @@ FAKE_EXPORT void fake_fail(const char* symbol, unsigned n, int code, unsigned ti
     state().faults.push_back({symbol == nullptr ? "" : symbol, n - 1, times, code});
 }
 
+FAKE_EXPORT void fake_heal(void) {
+    const std::lock_guard lock(state().mutex);
+    state().faults.clear();
+}
+
 FAKE_EXPORT unsigned long fake_calls(const char* symbol) {
     const std::lock_guard lock(state().mutex);
     if (symbol == nullptr) return state().calls.size();
