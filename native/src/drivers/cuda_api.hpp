@@ -19,6 +19,8 @@ template <typename... Arguments>
 class Call {
    public:
     Call(const Library& library, const char* name) : name_(name) { library.load(function_, name); }
+    // A function that stands in for the library's (tests).
+    Call(const char* name, Result (*function)(Arguments...)) : name_(name), function_(function) {}
     Result operator()(Arguments... arguments) const { return function_(arguments...); }
     const char* name() const noexcept { return name_; }
 

@@ -56,7 +56,8 @@ TEST_P(Sizes, EveryVectorIsReadOnceAndTheDigestIsThatOfTheHost) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Awkward, Sizes,
-                         ::testing::Combine(::testing::Values(1, 2, 31, 33, 255, 256, 257, 1023, 1024, 1025, 3071, 3077),
+                         ::testing::Combine(::testing::Values(1, 2, 31, 33, 255, 256, 257, 1023, 1024, 1025, 3071,
+                                                              3077),
                                             ::testing::Values(1U, 2U, 3U)));
 
 TEST(CudaDigestKernel, StartsAtTheWordThatItIsTold) {
