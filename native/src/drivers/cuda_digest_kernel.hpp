@@ -58,7 +58,7 @@ inline constexpr const char* digest_kernel =
     ".maxntid 256, 1, 1\n"
     ".minnctapersm 4\n"
     "{\n"
-    "  .reg .pred done, other;\n"
+    "  .reg .pred done, first, second, third, other;\n"
     "  .reg .b32 low, high, block, blocks, thread, threads, lane, slot;\n"
     "  .reg .b64 at, at1, at2, at3, target, vector, vectors, last, span, stride, step, leap;\n"
     "  .reg .b64 position, odd, advance, sum, x, a0, a1, b0, b1, c0, c1, d0, d1;\n"
@@ -109,17 +109,25 @@ inline constexpr const char* digest_kernel =
     DORMOUSE_VECTOR("c0", "c1")
     DORMOUSE_VECTOR("d0", "d1")
     "  bra four;\n"
-    // Up to three more.
+    // Up to three more, again loaded together.
     "rest:\n"
     "  sub.u64 vector, last, span;\n"
-    "one:\n"
-    "  setp.ge.u64 done, vector, vectors;\n"
-    "  @done bra reduce;\n"
-    DORMOUSE_LOAD("a0", "a1", "at")
-    DORMOUSE_VECTOR("a0", "a1")
-    "  add.u64 at, at, step;\n"
+    "  setp.lt.u64 first, vector, vectors;\n"
     "  add.u64 vector, vector, stride;\n"
-    "  bra one;\n"
+    "  setp.lt.u64 second, vector, vectors;\n"
+    "  add.u64 vector, vector, stride;\n"
+    "  setp.lt.u64 third, vector, vectors;\n"
+    "  add.u64 at1, at, step;\n"
+    "  add.u64 at2, at1, step;\n"
+    "  @first" DORMOUSE_LOAD("a0", "a1", "at")
+    "  @second" DORMOUSE_LOAD("b0", "b1", "at1")
+    "  @third" DORMOUSE_LOAD("c0", "c1", "at2")
+    "  @!first bra reduce;\n"
+    DORMOUSE_VECTOR("a0", "a1")
+    "  @!second bra reduce;\n"
+    DORMOUSE_VECTOR("b0", "b1")
+    "  @!third bra reduce;\n"
+    DORMOUSE_VECTOR("c0", "c1")
     // One sum per warp, by its first lane; one per block, by its first thread.
     "reduce:\n"
     DORMOUSE_FOLD("16")

@@ -470,6 +470,19 @@ TEST_F(CudaDriverDigest, AFailureHalfwayDoesNotSpoilTheNext) {
     }
 }
 
+TEST_F(CudaDriverDigest, AFailureHalfwayLeavesNoWorkBehindThatUsesItsMemory) {
+    for (const char* call : {"cuLaunchKernel", "cuMemcpyDtoHAsync_v2"}) {
+        auto other = make_cuda_driver(options());
+        ASSERT_TRUE(other->can_digest());
+        CONTROL(fake_fail)(call, 1, illegal_address, 1);
+        const Range range{address, chunk};
+        std::uint64_t out = 0;
+        EXPECT_THROW(other->digest({&range, 1}, {&out, 1}, stream), driver_error);
+        other.reset();  // frees what queued work would use: the fake calls that a broken rule
+        EXPECT_EQ(CONTROL(fake_violations)(), 0U) << call << ": " << CONTROL(fake_last_violation)();
+    }
+}
+
 TEST_F(CudaDriverDigest, ThatTheDeviceCannotMakeIsSaidWithItsReasonAndNotTriedAgain) {
     for (const char* call : {"cuDeviceGetAttribute", "cuModuleLoadData", "cuMemHostAlloc", "cuModuleGetFunction"}) {
         auto other = make_cuda_driver(options());

@@ -18,6 +18,7 @@ using Word = std::uint64_t;
 
 struct Instruction {
     std::string text, guard, name;
+    bool unless = false;  // @!guard
     std::vector<std::string> operands;
     bool unpacks = false;  // the first operand is a pair: mov.b64 {low, high}, x
 };
@@ -70,7 +71,8 @@ class Machine {
         std::string word;
         words >> word;
         if (word[0] == '@') {
-            made.guard = word.substr(1);
+            made.unless = word[1] == '!';
+            made.guard = word.substr(made.unless ? 2 : 1);
             words >> word;
         }
         made.name = word;
@@ -152,7 +154,7 @@ class Machine {
         const auto put = [&](std::size_t i, Word word) { thread.registers[at.operands.at(i)] = word; };
         constexpr Word half = 0xffffffff;
         const std::string& name = at.name;
-        if (!at.guard.empty() && value(thread, at.guard) == 0) {
+        if (!at.guard.empty() && (value(thread, at.guard) == 0) != at.unless) {
         } else if (name == "bra") {
             thread.next = labels_.at(at.operands.at(0));
             return;
@@ -195,6 +197,8 @@ class Machine {
             put(0, in(1) & in(2));
         } else if (name == "setp.ge.u64") {
             put(0, in(1) >= in(2));
+        } else if (name == "setp.lt.u64") {
+            put(0, in(1) < in(2));
         } else if (name == "setp.ne.u32") {
             put(0, in(1) != in(2));
         } else if (name == "ld.global.cs.nc.v2.u64") {
