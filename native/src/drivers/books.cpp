@@ -113,11 +113,14 @@ void Books::check_allow(Address address, std::size_t bytes) const {
     check_whole_mappings("allow", address, bytes);
 }
 
-void Books::allow(Address address, std::size_t bytes) {
+std::vector<std::size_t> Books::allow(Address address, std::size_t bytes) {
     check_allow(address, bytes);
+    std::vector<std::size_t> sizes;
     for (auto it = mappings_.find(address); it != mappings_.end() && it->first < address + bytes; ++it) {
         it->second.allowed = true;
+        sizes.push_back(it->second.bytes);
     }
+    return sizes;
 }
 
 void Books::check_unmap(Address address, std::size_t bytes) const {

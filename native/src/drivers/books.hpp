@@ -12,6 +12,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "dormouse/driver.hpp"
 
@@ -36,7 +37,8 @@ class Books {
     void map(Address address, std::size_t bytes, Physical physical);
     // One or more neighbouring mappings, each whole.
     void check_allow(Address address, std::size_t bytes) const;
-    void allow(Address address, std::size_t bytes);
+    // The sizes of these mappings.
+    std::vector<std::size_t> allow(Address address, std::size_t bytes);
     // Exactly one mapping.
     void check_unmap(Address address, std::size_t bytes) const;
     void unmap(Address address, std::size_t bytes);
@@ -47,7 +49,6 @@ class Books {
     std::size_t capacity() const { return capacity_; }
     std::size_t created() const { return created_; }
     const std::map<Address, std::size_t>& reservations() const { return reservations_; }
-    std::size_t size_of(Physical physical) const { return physicals_.at(physical).bytes; }
 
     // Throws the driver_error of a breach.
     [[noreturn]] void refuse(std::string_view call, int code, std::string_view why) const;
