@@ -21,7 +21,7 @@ constexpr std::size_t mib = 1u << 20;
 
 // A folder that plays / for available_host_memory().
 class Limits : public ::testing::Test {
- protected:
+   protected:
     void SetUp() override {
         std::string name = (fs::temp_directory_path() / "limits-XXXXXX").string();
         ASSERT_NE(mkdtemp(name.data()), nullptr);
@@ -33,8 +33,8 @@ class Limits : public ::testing::Test {
         std::ofstream(root / file) << text;
     }
     void meminfo(std::size_t available) const {
-        put("proc/meminfo", "MemTotal: 999999999 kB\nMemFree: 1 kB\nMemAvailable:  " +
-                                std::to_string(available / 1024) + " kB\n");
+        put("proc/meminfo",
+            "MemTotal: 999999999 kB\nMemFree: 1 kB\nMemAvailable:  " + std::to_string(available / 1024) + " kB\n");
     }
     std::size_t available() const { return available_host_memory(root.string()); }
     fs::path root;

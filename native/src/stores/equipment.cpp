@@ -1,0 +1,51 @@
+// How many threads and buffers a transfer gets.
+//
+// The numbers are those at which an H200's link is full: 16 threads prepare as fast as the link copies; 8 lanes fill it
+// upwards and 14 nearly so downwards, where copying out of a buffer also writes.
+#include <algorithm>
+#include <thread>
+
+#include "dormouse/error.hpp"
+#include "stores/transfer.hpp"
+
+namespace dormouse {
+
+namespace {
+
+constexpr unsigned most_threads = 16;
+constexpr unsigned restore_lanes = 8;
+constexpr unsigned offload_lanes = 14;
+
+}  // namespace
+
+Equipment::Equipment(Driver& owner, std::size_t ring_buffer_bytes, unsigned wanted)
+    : driver(owner),
+      ring_buffer(ring_buffer_bytes),
+      threads(std::clamp(wanted == 0 ? std::thread::hardware_concurrency() : wanted, 1u, most_threads)),
+      normal([this] { return std::make_unique<OwnedStream>(driver, Priority::normal); }),
+      low([this] { return std::make_unique<OwnedStream>(driver, Priority::low); }),
+      buffers([this] {
+          auto pair = std::make_unique<BufferPair>(driver, ring_buffer);
+          buffer_bytes += 2 * ring_buffer;
+          return pair;
+      }) {}
+
+unsigned Equipment::lanes(Direction direction) const {
+    return std::min(threads, direction == Direction::offload ? offload_lanes : restore_lanes);
+}
+
+std::vector<Shelf<BufferPair>::Borrowed> Equipment::take_buffers(unsigned lanes) {
+    std::vector<Shelf<BufferPair>::Borrowed> taken;
+    try {
+        while (taken.size() < lanes) {
+            taken.push_back(buffers.take());
+        }
+    } catch (const error&) {
+        if (taken.empty() && !driver.copies_pageable()) {
+            throw;
+        }
+    }
+    return taken;
+}
+
+}  // namespace dormouse

@@ -1,0 +1,162 @@
+#include "stores/transfer.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "dormouse/error.hpp"
+
+namespace dormouse {
+
+StoreTransfer::StoreTransfer(Ground& ground, Equipment& equipment, FindRoom find, Direction direction,
+                             Priority priority)
+    : ground_(ground),
+      equipment_(equipment),
+      find_(std::move(find)),
+      direction_(direction),
+      priority_(priority),
+      stream_(equipment.streams(priority).take()) {}
+
+// After a failure nothing is under way any more, and every later call throws the same again.
+template <class Step>
+void StoreTransfer::guarded(const Step& step) {
+    if (failure_) {
+        std::rethrow_exception(failure_);
+    }
+    try {
+        step();
+    } catch (...) {
+        failure_ = std::current_exception();
+        abandon();
+        throw;
+    }
+}
+
+void StoreTransfer::add(const Piece& piece) {
+    if (finished_) {
+        throw illegal_state("a piece was added to a transfer that is finished");
+    }
+    const std::shared_ptr<Room> room = find_(piece.slot);
+    if (piece.offset > room->bytes() || piece.bytes > room->bytes() - piece.offset) {
+        throw invalid_argument("a piece of " + readable(piece.bytes) + " at " + std::to_string(piece.offset) +
+                               " reaches beyond its slot of " + readable(room->bytes()));
+    }
+    guarded([&] {
+        if (rooms_.empty() || rooms_.back() != room) {
+            rooms_.push_back(room);
+        }
+        for (std::size_t done = 0; done < piece.bytes;) {
+            Block& block = room->blocks()[(piece.offset + done) / block_bytes];
+            const std::size_t within = (piece.offset + done) % block_bytes;
+            const std::size_t bytes = std::min(piece.bytes - done, block.bytes() - within);
+            add_block(room, block, {piece.device + done, block.address() + within, bytes});
+            done += bytes;
+        }
+    });
+}
+
+void StoreTransfer::add_block(const std::shared_ptr<Room>& room, Block& block, const Part& part) {
+    if (!issuer_ && block.ready(ground_.driver.clock())) {
+        send(block, part);
+        return;
+    }
+    if (direction_ == Direction::restore) {
+        throw illegal_state("a restore was asked of a slot that holds nothing");
+    }
+    const std::shared_future<void> prepared = being_prepared(room, block);
+    if (!issuer_) {
+        issuer_ = std::make_unique<Worker>(ground_.driver.clock());
+    }
+    issuer_->post([this, &block, part, prepared] {
+        if (prepared.valid()) {
+            prepared.get();
+        }
+        block.ready(ground_.driver.clock());
+        send(block, part);
+    });
+}
+
+// Not valid for a block that is prepared already.
+std::shared_future<void> StoreTransfer::being_prepared(const std::shared_ptr<Room>& room, Block& block) {
+    if (const auto known = preparing_.find(&block); known != preparing_.end()) {
+        return known->second;
+    }
+    if (block.committed()) {
+        return {};
+    }
+    if (preparers_.size() < equipment_.threads) {
+        preparers_.emplace_back(ground_.driver.clock());
+    }
+    Worker& worker = preparers_[next_preparer_++ % equipment_.threads];
+    // A task that is dropped breaks its promise, which wakes who waits for it.
+    const auto task = std::make_shared<std::packaged_task<void()>>([this, room, &block] { block.prepare(ground_); });
+    const std::shared_future<void> future = task->get_future().share();
+    worker.post([task] { (*task)(); });
+    preparing_.emplace(&block, future);
+    return future;
+}
+
+void StoreTransfer::send(const Block& block, const Part& part) {
+    if (block.pinned()) {
+        stream_->copy(direction_, part.host, part);
+    } else {
+        send_through_ring(part);
+    }
+}
+
+void StoreTransfer::send_through_ring(const Part& part) {
+    make_lanes();
+    if (lanes_.empty()) {
+        stream_->copy(direction_, part.host, part);
+        return;
+    }
+    for (std::size_t done = 0; done < part.bytes;) {
+        const std::size_t bytes = std::min(part.bytes - done, equipment_.ring_buffer);
+        lanes_[next_lane_++ % lanes_.size()].carry({part.device + done, part.host + done, bytes});
+        done += bytes;
+    }
+}
+
+void StoreTransfer::make_lanes() {
+    if (ring_made_) {
+        return;
+    }
+    for (auto& buffers : equipment_.take_buffers(equipment_.lanes(direction_))) {
+        lanes_.emplace_back(ground_.driver, direction_, std::move(buffers), equipment_.streams(priority_));
+    }
+    ring_made_ = true;
+}
+
+void StoreTransfer::finish() {
+    if (finished_) {
+        return;
+    }
+    guarded([this] { wait_for_all(); });
+    finished_ = true;
+}
+
+void StoreTransfer::wait_for_all() {
+    if (issuer_) {
+        issuer_->finish();
+    }
+    for (Lane& lane : lanes_) {
+        lane.finish();
+    }
+    stream_->synchronize();
+}
+
+void StoreTransfer::abandon() noexcept {
+    for (Worker& worker : preparers_) {
+        worker.drop();
+    }
+    preparers_.clear();  // before the issuer: it may wait for a block that will not come, and is told so
+    issuer_.reset();
+    for (Lane& lane : lanes_) {
+        lane.drop();
+    }
+    lanes_.clear();
+    if (!finished_) {
+        stream_->synchronize_quietly();
+    }
+}
+
+}  // namespace dormouse

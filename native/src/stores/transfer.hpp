@@ -1,0 +1,86 @@
+// One run of copies between a device and the rooms of a store.
+//
+// Pieces are cut at block boundaries. Pinned blocks are copied directly on one stream; the others are carried by the
+// lanes of the ring. A block that is not prepared yet is handed to one of several preparing threads, and its copy to
+// one thread that waits for the blocks in the order in which they came: so copying overlaps with preparing, add()
+// never waits for either, and a simulated clock sees the same order in every run. Once that thread exists all copies
+// are issued by it alone; before, by the caller.
+//
+// Threads live no longer than the transfer.
+#pragma once
+
+#include <deque>
+#include <exception>
+#include <future>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "dormouse/backup.hpp"
+#include "stores/ring.hpp"
+#include "stores/room.hpp"
+#include "stores/worker.hpp"
+
+namespace dormouse {
+
+// What a store lends to its transfers; all of it outlives them.
+struct Equipment {
+    Equipment(Driver& driver, std::size_t ring_buffer, unsigned threads);
+
+    Shelf<OwnedStream>& streams(Priority priority) { return priority == Priority::low ? low : normal; }
+    unsigned lanes(Direction direction) const;
+    // Pairs for `lanes` lanes, or as many as can be had. None where no buffer can be had and the device copies
+    // pageable memory too; where it does not, throws why there is none.
+    std::vector<Shelf<BufferPair>::Borrowed> take_buffers(unsigned lanes);
+
+    Driver& driver;
+    const std::size_t ring_buffer;  // bytes
+    const unsigned threads;         // as asked for; 0: one per core
+    std::atomic<std::size_t> buffer_bytes = 0;
+    Shelf<OwnedStream> normal;
+    Shelf<OwnedStream> low;
+    Shelf<BufferPair> buffers;
+};
+
+// Finds the room of a slot; throws invalid_argument for one that is not booked.
+using FindRoom = std::function<std::shared_ptr<Room>(Slot)>;
+
+class StoreTransfer final : public Transfer {
+   public:
+    StoreTransfer(Ground& ground, Equipment& equipment, FindRoom find, Direction direction, Priority priority);
+    ~StoreTransfer() override { abandon(); }
+
+    void add(const Piece& piece) override;
+    void finish() override;
+
+   private:
+    void add_block(const std::shared_ptr<Room>& room, Block& block, const Part& part);
+    std::shared_future<void> being_prepared(const std::shared_ptr<Room>& room, Block& block);
+    void send(const Block& block, const Part& part);
+    void send_through_ring(const Part& part);
+    void make_lanes();
+    void wait_for_all();
+    void abandon() noexcept;
+    template <class Step>
+    void guarded(const Step& step);
+
+    Ground& ground_;
+    Equipment& equipment_;
+    const FindRoom find_;
+    const Direction direction_;
+    const Priority priority_;
+    bool finished_ = false;
+    std::exception_ptr failure_;
+
+    Shelf<OwnedStream>::Borrowed stream_;
+    bool ring_made_ = false;
+    std::deque<Lane> lanes_;  // none after ring_made_: the device copies pageable memory
+    std::size_t next_lane_ = 0;
+    std::unordered_map<Block*, std::shared_future<void>> preparing_;
+    std::deque<Worker> preparers_;
+    std::size_t next_preparer_ = 0;
+    std::vector<std::shared_ptr<Room>> rooms_;  // kept until every copy has arrived
+    std::unique_ptr<Worker> issuer_;
+};
+
+}  // namespace dormouse
