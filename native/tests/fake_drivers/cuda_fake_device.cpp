@@ -94,11 +94,15 @@ void forget() {
 
 void drain(Stream& stream) {
     const std::lock_guard executing(stream.running);
-    for (;;) {
+    const auto waiting = [&stream] {
+        const std::lock_guard lock(device().mutex);
+        return stream.queue.size();
+    };
+    // Only what is there now: others may go on adding for ever.
+    for (std::size_t left = waiting(); left > 0; --left) {
         const Work* work = nullptr;
         {
             const std::lock_guard lock(device().mutex);
-            if (stream.queue.empty()) return;
             work = &stream.queue.front();  // a deque's elements stay where they are while others are added
         }
         pace(work->copied);

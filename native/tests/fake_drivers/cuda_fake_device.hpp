@@ -112,7 +112,7 @@ struct Device {
 
 Device& device();
 
-// Runs what is queued on a stream, in order. Call it without the lock.
+// Runs what is queued on a stream now, in order. Call it without the lock.
 void drain(Stream& stream);
 
 // What a call needs before it may do anything. Answers the injected fault or the vendor's refusal, else 0.

@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "cuda_fake_device.hpp"
 
@@ -22,13 +23,23 @@ std::size_t page() {
     return static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
 }
 
+// The whole pages that a range of host memory touches.
+std::pair<void*, std::size_t> pages(std::uint64_t address, std::size_t bytes) {
+    const std::uint64_t start = address / page() * page();
+    return {reinterpret_cast<void*>(start), round_up(address + bytes - start, page())};
+}
+
+// Whether anything at all is mapped there.
+bool is_memory(std::uint64_t address, std::size_t bytes) {
+    const auto [start, size] = pages(address, bytes);
+    return msync(start, size, MS_ASYNC) == 0;
+}
+
 // As pinning does: brings every page in. False where there is no memory, or none that may be written.
 bool populate(std::uint64_t address, std::size_t bytes, bool writable) {
-    const std::uint64_t start = address / page() * page();
-    const std::size_t size = round_up(address + bytes - start, page());
-    void* const from = reinterpret_cast<void*>(start);
-    if (madvise(from, size, writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ) == 0) return true;
-    return errno == EINVAL && msync(from, size, MS_ASYNC) == 0;  // a kernel without it: at least something is there
+    const auto [start, size] = pages(address, bytes);
+    if (madvise(start, size, writable ? MADV_POPULATE_WRITE : MADV_POPULATE_READ) == 0) return true;
+    return errno == EINVAL && is_memory(address, bytes);  // a kernel that can't
 }
 
 // The host range that starts at `address` and came from there (alloc or register).
@@ -136,6 +147,8 @@ FAKE_EXPORT Result cuMemHostUnregister(void* address) {
         return violate(not_registered, "cuMemHostUnregister: no registered range starts at %p", address);
     if (device().busy(found->first, found->second.bytes))
         return violate(illegal_address, "cuMemHostUnregister: queued work uses %p", address);
+    if (!is_memory(found->first, found->second.bytes))
+        return violate(invalid_value, "cuMemHostUnregister: the memory at %p was unmapped while pinned", address);
     device().host.erase(found);
     live("pinned", -1);
     return success;
