@@ -20,9 +20,6 @@ inline std::uint64_t mix(std::uint64_t x) noexcept {
 
 }  // namespace
 
-#if defined(__GNUC__) && !defined(__clang__)
-__attribute__((optimize("no-tree-vectorize")))
-#endif
 std::uint64_t digest_of(const void* data, std::size_t bytes, std::uint64_t first_word) noexcept {
     const auto* word = static_cast<const std::uint64_t*>(data);
     const std::size_t words = bytes / sizeof(std::uint64_t);
