@@ -2,11 +2,12 @@
 //
 // The numbers are those at which an H200's link is full: 16 threads prepare as fast as the link copies; 8 lanes fill it
 // upwards and 14 nearly so downwards, where copying out of a buffer also writes.
+#include "stores/equipment.hpp"
+
 #include <algorithm>
 #include <thread>
 
 #include "dormouse/error.hpp"
-#include "stores/transfer.hpp"
 
 namespace dormouse {
 

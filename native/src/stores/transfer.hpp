@@ -11,36 +11,19 @@
 
 #include <deque>
 #include <exception>
+#include <functional>
 #include <future>
 #include <memory>
 #include <unordered_map>
 #include <vector>
 
 #include "dormouse/backup.hpp"
+#include "stores/equipment.hpp"
 #include "stores/ring.hpp"
 #include "stores/room.hpp"
 #include "stores/worker.hpp"
 
 namespace dormouse {
-
-// What a store lends to its transfers; all of it outlives them.
-struct Equipment {
-    Equipment(Driver& driver, std::size_t ring_buffer, unsigned threads);
-
-    Shelf<OwnedStream>& streams(Priority priority) { return priority == Priority::low ? low : normal; }
-    unsigned lanes(Direction direction) const;
-    // Pairs for `lanes` lanes, or as many as can be had. None where no buffer can be had and the device copies
-    // pageable memory too; where it does not, throws why there is none.
-    std::vector<Shelf<BufferPair>::Borrowed> take_buffers(unsigned lanes);
-
-    Driver& driver;
-    const std::size_t ring_buffer;  // bytes
-    const unsigned threads;         // as asked for; 0: one per core
-    std::atomic<std::size_t> buffer_bytes = 0;
-    Shelf<OwnedStream> normal;
-    Shelf<OwnedStream> low;
-    Shelf<BufferPair> buffers;
-};
 
 // Finds the room of a slot; throws invalid_argument for one that is not booked.
 using FindRoom = std::function<std::shared_ptr<Room>(Slot)>;

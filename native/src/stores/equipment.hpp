@@ -1,0 +1,34 @@
+// What a store keeps for its transfers: streams and pinned buffers, made once, and how many threads may be used.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <vector>
+
+#include "dormouse/driver.hpp"
+#include "stores/ring.hpp"
+#include "stores/shelf.hpp"
+
+namespace dormouse {
+
+// Outlives every transfer that uses it.
+struct Equipment {
+    // `threads`: 0 means one per core.
+    Equipment(Driver& driver, std::size_t ring_buffer, unsigned threads);
+
+    Shelf<OwnedStream>& streams(Priority priority) { return priority == Priority::low ? low : normal; }
+    unsigned lanes(Direction direction) const;
+    // Pairs for `lanes` lanes, or as many as can be had. None where no buffer can be had and the device copies
+    // pageable memory too; where it does not, throws why there is none.
+    std::vector<Shelf<BufferPair>::Borrowed> take_buffers(unsigned lanes);
+
+    Driver& driver;
+    const std::size_t ring_buffer;              // bytes
+    const unsigned threads;                     // that prepare blocks
+    std::atomic<std::size_t> buffer_bytes = 0;  // made so far
+    Shelf<OwnedStream> normal;
+    Shelf<OwnedStream> low;
+    Shelf<BufferPair> buffers;
+};
+
+}  // namespace dormouse
