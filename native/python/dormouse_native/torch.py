@@ -41,9 +41,9 @@ def memory_module() -> Any:
 def allocator() -> Any:
     """Return torch's wrapper around this library: a CUDAPluggableAllocator or an NPUPluggableAllocator."""
     refuse_expandable_segments()
-    module = memory_module()
-    name = "NPUPluggableAllocator" if module.__name__ == "torch.npu" else "CUDAPluggableAllocator"
-    return getattr(module.memory, name)(_core.__file__, "dormouse_malloc", "dormouse_free")
+    memory = memory_module().memory
+    make = getattr(memory, "NPUPluggableAllocator", None) or memory.CUDAPluggableAllocator
+    return make(_core.__file__, "dormouse_malloc", "dormouse_free")
 
 
 @contextmanager
