@@ -124,6 +124,15 @@ TEST(PosixMemory, ARefusedCommitIsHostOutOfMemoryAndTheRangeStaysReserved) {
     EXPECT_EQ(answer, 3);
 }
 
+// A hole in the range makes the kernel give up half way, when the first part is writable already.
+TEST(PosixMemory, ACommitThatFailsHalfWayLeavesNothingCommitted) {
+    auto* address = static_cast<char*>(posix_memory().reserve(4 * mib));
+    posix_memory().unreserve(address + 2 * mib, 2 * mib);
+    EXPECT_THROW(posix_memory().commit(address, 4 * mib), host_out_of_memory);
+    EXPECT_EQ(peek(address), -1);
+    posix_memory().unreserve(address, 2 * mib);
+}
+
 // populate(), with kernels played by functions.
 
 int calls = 0;
