@@ -30,11 +30,11 @@ Address Pool::malloc(std::size_t bytes, const std::string& tag) {
     }
     const std::size_t rounded = (bytes + granularity - 1) / granularity * granularity;
     auto segment = std::make_shared<Segment>(*impl_->driver, tag, rounded, impl_->options.chunk_bytes);
-    segment->bring(*impl_->driver, *impl_->memory);
     try {
+        segment->bring(*impl_->driver, *impl_->memory);
         impl_->table.add(segment);
     } catch (...) {
-        impl_->drop(*segment);
+        impl_->bury(segment, true);
         throw;
     }
     return segment->address();
@@ -43,15 +43,16 @@ Address Pool::malloc(std::size_t bytes, const std::string& tag) {
 void Pool::free(Address address) {
     impl_->expect_own_process();
     const SegmentPtr segment = impl_->table.take(address);
+    bool idle = true;
     if (segment->where == TagState::resident) {
         // torch has no deferred reclaim on this path: kernels that were queued may still use the bytes.
-        impl_->driver->synchronize_device();
+        try {
+            impl_->driver->synchronize_device();
+        } catch (const error&) {
+            idle = false;
+        }
     }
-    if (impl_->drop(*segment).chunks != 0) {
-        const std::lock_guard lock(impl_->books);
-        ++impl_->counters.failed_releases;
-        impl_->orphans.push_back(segment);
-    }
+    impl_->bury(segment, idle);
 }
 
 Transition Pool::sleep(const std::vector<std::string>& offload) {
@@ -102,14 +103,17 @@ void Pool::stage(const StageOptions& options) {
 }
 
 void Pool::wait_staged() {
+    impl_->expect_own_process();
     impl_->stager.wait();
 }
 
 void Pool::stop_staging() {
+    impl_->expect_own_process();
     impl_->stager.stop();
 }
 
 void Pool::mark_dirty(const std::vector<std::string>& tags) {
+    impl_->expect_own_process();
     for (const SegmentPtr& segment : impl_->segments_of(tags)) {
         ++segment->generation;
     }
@@ -131,6 +135,7 @@ std::size_t Pool::release_backups(const std::vector<std::string>& tags) {
 }
 
 PoolStats Pool::stats() {
+    impl_->expect_own_process();
     PoolStats stats{.driver = std::string{impl_->driver->name()},
                     .version = impl_->driver->version(),
                     .uuid = impl_->driver->uuid(),

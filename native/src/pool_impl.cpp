@@ -40,7 +40,10 @@ Pool::Impl::Impl(std::unique_ptr<Driver> device_driver, int device_index, PoolOp
       store(make_store(*driver, options.store)),
       parts{*driver, *memory, *store, options, driver->create_stream(Priority::normal)},
       process(::getpid()),
-      stager(parts) {}
+      stager(parts) {
+    // Loads what digests need now: the first sleep must not wait for a compiler, nor find no room for its result.
+    static_cast<void>(driver->can_digest());
+}
 
 Pool::Impl::~Impl() {
     stager.stop();
@@ -72,6 +75,24 @@ Segment::Leftover Pool::Impl::drop(Segment& segment) noexcept {
     return segment.give_back(*driver, *memory);
 }
 
+void Pool::Impl::bury(const SegmentPtr& segment, bool idle) {
+    if (idle && drop(*segment).chunks == 0) {
+        return;
+    }
+    std::size_t held = 0;
+    {
+        const std::lock_guard lock(segment->mutex);
+        segment->freed = true;
+        segment->drop_backups(*store);
+        for (const Chunk& chunk : segment->chunks) {
+            held += chunk.holds_memory() ? 1 : 0;
+        }
+    }
+    const std::lock_guard lock(books);
+    counters.failed_releases += held;
+    orphans.push_back(segment);
+}
+
 Segment::Leftover Pool::Impl::sweep() {
     Segment::Leftover leftover;
     for (const SegmentPtr& segment : table.segments()) {
@@ -81,6 +102,9 @@ Segment::Leftover Pool::Impl::sweep() {
         }
     }
     const std::lock_guard lock(books);
+    if (!orphans.empty()) {
+        driver->synchronize_device();  // some are orphans because it failed before
+    }
     std::erase_if(orphans, [&](const SegmentPtr& segment) {
         const Segment::Leftover rest = segment->give_back(*driver, *memory);
         leftover.add(rest);

@@ -28,6 +28,9 @@ struct Pool::Impl {
 
     // Drops memory and backups of a segment that is in the table no more.
     Segment::Leftover drop(Segment& segment) noexcept;
+    // The same, and what the device does not take back joins the orphans. Not `idle`: the device could not be waited
+    // for and may still use the memory, so all of it does.
+    void bury(const SegmentPtr& segment, bool idle);
     // Tries again what earlier calls could not give back.
     Segment::Leftover sweep();
 

@@ -1,6 +1,7 @@
 #include "stager.hpp"
 
 #include <algorithm>
+#include <system_error>
 
 #include "dormouse/error.hpp"
 
@@ -50,10 +51,17 @@ void Stager::start(std::vector<SegmentPtr> segments, const StageOptions& options
         stats_ = fresh;
     }
     const double now = parts_.driver.clock().now();
-    thread_ = std::thread([this, segments = std::move(segments), options, now] {
-        parts_.driver.clock().catch_up(now);
-        run(segments, options);
-    });
+    try {
+        thread_ = std::thread([this, segments = std::move(segments), options, now] {
+            parts_.driver.clock().catch_up(now);
+            run(segments, options);
+        });
+    } catch (const std::system_error& failure) {
+        const std::lock_guard lock(books_);
+        stats_.active = false;
+        stats_.error = std::string{"no thread could be started: "} + failure.what();
+        throw error(stats_.error);
+    }
 }
 
 void Stager::stop() noexcept {
