@@ -17,6 +17,7 @@ TEST_F(FakeCuda, NothingWorksBeforeInit) {
     u64 out = 0;
     Opaque opaque = nullptr;
     REFUSED(3, cu.cuDeviceGetCount(&number));
+    EXPECT_STREQ(cu.fake_last_violation(), "cuDeviceGetCount: cuInit was not called");
     REFUSED(3, cu.cuDeviceGet(&number, 0));
     REFUSED(3, cu.cuDevicePrimaryCtxRetain(&opaque, 0));
     REFUSED(3, cu.cuMemAddressReserve(&out, granule, 0, 0, 0));
@@ -291,6 +292,25 @@ TEST_F(FakeCuda, NamesOfErrorsAndFunctionsCanBeAsked) {
         EXPECT_EQ(function, nullptr);
         EXPECT_EQ(status, 1);
     }
+}
+
+TEST_F(FakeCuda, AnAnswerWantsAPlace) {
+    std::size_t size = 0;
+    u64 address = 0;
+    Opaque module = nullptr;
+    FINE(cu.cuModuleLoadData(&module, ptx));
+    REFUSED(1, cu.cuDriverGetVersion(nullptr));
+    REFUSED(1, cu.cuDeviceGetCount(nullptr));
+    REFUSED(1, cu.cuDeviceGet(nullptr, 0));
+    REFUSED(1, cu.cuDeviceGetUuid_v2(nullptr, 0));
+    REFUSED(1, cu.cuDevicePrimaryCtxRetain(nullptr, 0));
+    REFUSED(1, cu.cuCtxGetCurrent(nullptr));
+    REFUSED(1, cu.cuMemGetInfo_v2(&size, nullptr));
+    REFUSED(1, cu.cuMemAlloc_v2(nullptr, 8));
+    REFUSED(1, cu.cuMemAlloc_v2(&address, 0));
+    REFUSED(1, cu.cuModuleGetFunction(nullptr, module, "dormouse_digest"));
+    REFUSED(1, cu.cuGetErrorName(2, nullptr));
+    REFUSED(1, cu.cuGetProcAddress_v2("cuMemMap", nullptr, 12080, 0, nullptr));
 }
 
 TEST_F(FakeCuda, AForkedChildIsRefused) {
