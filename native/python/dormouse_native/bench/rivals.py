@@ -4,6 +4,7 @@ Both are imported by name and typed as Any: neither is a dependency.
 """
 
 import importlib
+import importlib.metadata
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ class CuMem:
         module = importlib.import_module("vllm.device_allocator.cumem")
         self._rig = rig
         self._allocator: Any = module.CuMemAllocator.get_instance()
-        self.version = importlib.import_module("importlib.metadata").version("vllm")
+        self.version = importlib.metadata.version("vllm")
         self.content = content_in(rig.torch, shape, self._allocator.use_memory_pool, lambda: None)
         self.usage = int(self._allocator.get_current_usage())
 
@@ -46,7 +47,7 @@ class MemorySaver:
         self._rig = rig
         self._saver: Any = module.torch_memory_saver
         self._saver.hook_mode = "torch"
-        self.version = importlib.import_module("importlib.metadata").version("torch_memory_saver")
+        self.version = importlib.metadata.version("torch_memory_saver")
         self.content = content_in(rig.torch, shape, self._region, lambda: None)
         self._saver.retain_cpu_backup = True
 
