@@ -67,7 +67,7 @@ def _staged(watched: Watched, subject: Ours, shape: Shape) -> None:
         details = watched.sleep("first_sleep_staged")
         clean = _bytes(details, "clean") >= shape.weights_bytes and _bytes(details, "copied") <= left
         record.check("a staged sleep had to copy weights", right=clean)
-        watched.wake("wake", watched.plan.pause)
+        watched.wake("wake_at_once")
 
 
 def _stage(subject: Ours) -> float:
@@ -85,7 +85,7 @@ def _first_again(watched: Watched, subject: Ours) -> None:
     for _ in range(watched.plan.repeats):
         watched.record.value("release_backups", timed(subject.pool.release_backups, subject.rig.synchronize))
         watched.sleep("first_sleep_again")
-        watched.wake("wake", watched.plan.pause)
+        watched.wake("wake_at_once")
 
 
 def _unhooked_writer(watched: Watched, shape: Shape) -> None:
@@ -94,7 +94,7 @@ def _unhooked_writer(watched: Watched, shape: Shape) -> None:
         return
     record = watched.record
     watched.sleep("later_sleep")
-    watched.wake("wake", watched.plan.pause)
+    watched.wake("wake_at_once")
     watched.content.poke()
     before = watched.expected
     watched.expect_now()
@@ -104,7 +104,7 @@ def _unhooked_writer(watched: Watched, shape: Shape) -> None:
     record.check(
         "more than a segment was copied again", right=_bytes(details, "copied") <= max(shape.weights)
     )
-    watched.wake("wake", watched.plan.pause)
+    watched.wake("wake_at_once")
 
 
 def _beside(other: Bystander, watched: Watched, subject: Ours) -> None:
@@ -116,14 +116,14 @@ def _beside(other: Bystander, watched: Watched, subject: Ours) -> None:
     other.latencies()
     watched.sleep("first_sleep_beside")
     record.fact("bystander_first_sleep", other.latencies())
-    watched.wake("wake_beside", watched.plan.pause)
+    watched.wake("wake_beside")
     subject.pool.release_backups()
     other.latencies()
     _stage(subject)
     record.fact("bystander_staging", other.latencies())
     watched.sleep("later_sleep_beside")
     record.fact("bystander_later_sleep", other.latencies())
-    watched.wake("wake_beside", watched.plan.pause)
+    watched.wake("wake_beside")
 
 
 def _digest_rate(record: Record) -> None:
