@@ -1,8 +1,9 @@
 // Host memory by mmap, madvise and memcpy.
 //
-// A reservation is address space with no right to touch it (PROT_NONE, MAP_NORESERVE): it costs nothing, and a stray
-// access faults instead of taking memory. It is kept from forked children (MADV_DONTFORK): a child that shared the
-// pages would keep them alive after the parent gave them back, and pinned pages must not be copied on write.
+// A reservation is private memory that nobody has touched (MAP_NORESERVE): it costs nothing. It is writable from the
+// start, because a change of protection takes the process's memory lock for writing, and sixteen threads that commit
+// their own ranges would stand in line behind it. It is kept from forked children (MADV_DONTFORK): a child that shared
+// the pages would keep them alive after the parent gave them back, and pinned pages must not be copied on write.
 //
 // commit() works on one thread; who is in a hurry calls it for disjoint ranges from many. A commit that fails leaves
 // its whole range decommitted.
@@ -48,7 +49,7 @@ class PosixMemory final : public HostMemory {
         const std::size_t wanted = whole_pages(bytes);
         // mmap aligns to 4 KiB: take more and cut off both ends.
         const std::size_t taken = wanted + huge_page;
-        void* raw = mmap(nullptr, taken, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        void* raw = mmap(nullptr, taken, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (raw == MAP_FAILED) {
             throw host_out_of_memory(wanted, available(), "address space of the host");
         }
@@ -65,16 +66,13 @@ class PosixMemory final : public HostMemory {
             munmap(begin + head, wanted);
             throw host_out_of_memory(wanted, available(), "address space of the host, kept from children");
         }
+        madvise(begin + head, wanted, MADV_HUGEPAGE);  // a wish: kernels without huge pages refuse it
         return begin + head;
     }
 
     void unreserve(void* address, std::size_t bytes) noexcept override { munmap(address, whole_pages(bytes)); }
 
     void commit(void* address, std::size_t bytes) override {
-        if (mprotect(address, bytes, PROT_READ | PROT_WRITE) != 0) {
-            fail(address, bytes, errno);
-        }
-        madvise(address, bytes, MADV_HUGEPAGE);  // a wish: kernels without huge pages refuse it
         if (const int code = populate(address, bytes, &advise); code != 0) {
             fail(address, bytes, code);
         }
@@ -84,7 +82,6 @@ class PosixMemory final : public HostMemory {
         if (madvise(address, bytes, MADV_DONTNEED) != 0) {
             madvise(address, bytes, MADV_DONTNEED_LOCKED);  // the process locks its memory (mlockall)
         }
-        mprotect(address, bytes, PROT_NONE);
     }
 
     void copy(void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }

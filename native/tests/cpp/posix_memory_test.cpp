@@ -66,16 +66,6 @@ TEST(PosixMemory, CommitOfCommittedMemoryKeepsItsBytes) {
     EXPECT_EQ(*memory.at(4 * mib - 1), 42);
 }
 
-TEST(PosixMemory, UncommittedMemoryFaults) {
-    const Reservation memory(4 * mib);
-    EXPECT_EQ(peek(memory.at(0)), -1);
-    posix_memory().commit(memory.address, 2 * mib);
-    EXPECT_EQ(peek(memory.at(2 * mib - 1)), 0);
-    EXPECT_EQ(peek(memory.at(2 * mib)), -1);
-    posix_memory().decommit(memory.address, 2 * mib);
-    EXPECT_EQ(peek(memory.at(0)), -1);
-}
-
 TEST(PosixMemory, AForkedChildDoesNotHaveTheMemory) {
     const Reservation memory(4 * mib);
     posix_memory().commit(memory.address, 4 * mib);
@@ -101,36 +91,34 @@ TEST(PosixMemory, AReservationThatDoesNotFitIsHostOutOfMemory) {
     EXPECT_THROW(posix_memory().reserve(std::size_t{1} << 60), host_out_of_memory);
 }
 
-// RLIMIT_DATA counts writable private memory, so the kernel refuses the commit with ENOMEM.
-TEST(PosixMemory, ARefusedCommitIsHostOutOfMemoryAndTheRangeStaysReserved) {
+// RLIMIT_DATA counts writable private memory, so the kernel refuses the reservation with ENOMEM.
+TEST(PosixMemory, AReservationBeyondALimitOfTheProcessIsHostOutOfMemory) {
     const int answer = in_child([] {
-        void* address = posix_memory().reserve(1024 * mib);
         const std::size_t allowed = data_bytes() + 256 * mib;
         const rlimit limit{allowed, allowed};
         if (setrlimit(RLIMIT_DATA, &limit) != 0) {
             return 2;
         }
         try {
-            posix_memory().commit(address, 1024 * mib);
+            posix_memory().reserve(1024 * mib);
             return 4;
         } catch (const host_out_of_memory& failure) {
-            if (failure.needed != 1024 * mib) {
-                return 5;
-            }
+            return failure.needed == 1024 * mib ? 3 : 5;
         }
-        posix_memory().commit(address, 2 * mib);
-        return *static_cast<char*>(address) == 0 ? 3 : 6;
     });
     EXPECT_EQ(answer, 3);
 }
 
-// A hole in the range makes the kernel give up half way, when the first part is writable already.
+// A hole in the range makes the kernel give up half way, when the first part has its pages already.
 TEST(PosixMemory, ACommitThatFailsHalfWayLeavesNothingCommitted) {
-    auto* address = static_cast<char*>(posix_memory().reserve(4 * mib));
-    posix_memory().unreserve(address + 2 * mib, 2 * mib);
-    EXPECT_THROW(posix_memory().commit(address, 4 * mib), host_out_of_memory);
-    EXPECT_EQ(peek(address), -1);
-    posix_memory().unreserve(address, 2 * mib);
+    auto* address = static_cast<char*>(posix_memory().reserve(128 * mib));
+    posix_memory().unreserve(address + 64 * mib, 64 * mib);
+    const auto before = resident_bytes();
+    EXPECT_THROW(posix_memory().commit(address, 128 * mib), host_out_of_memory);
+    EXPECT_LT(resident_bytes(), before + 32 * mib);
+    posix_memory().commit(address, 2 * mib);
+    EXPECT_EQ(*address, 0);
+    posix_memory().unreserve(address, 64 * mib);
 }
 
 // populate(), with kernels played by functions.
