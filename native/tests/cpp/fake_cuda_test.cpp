@@ -232,7 +232,7 @@ TEST_F(FakeCuda, ContentStaysWithTheHandleWhereverItIsMapped) {
 }
 
 TEST_F(FakeCuda, MemoryIsFreeOnceHandleAndMappingsAreGone) {
-    const u64 address = reserve(granule);
+    const u64 address = reserve(2 * granule);
     const u64 handle = create(granule);
     EXPECT_EQ(cu.fake_live("bytes"), granule);
     FINE(cu.cuMemMap(address, granule, 0, handle, 0));
@@ -240,7 +240,7 @@ TEST_F(FakeCuda, MemoryIsFreeOnceHandleAndMappingsAreGone) {
     EXPECT_EQ(cu.fake_live("handles"), 0U);
     EXPECT_EQ(cu.fake_live("bytes"), granule);  // the mapping holds it
     REFUSED(1, cu.cuMemRelease(handle));
-    REFUSED(1, cu.cuMemMap(address, granule, 0, handle, 0));
+    REFUSED(1, cu.cuMemMap(address + granule, granule, 0, handle, 0));
     FINE(allow(address, granule));
     EXPECT_TRUE(writable(address));
     FINE(cu.cuMemUnmap(address, granule));
