@@ -30,7 +30,6 @@ inline constexpr int repeated_initialise = 100002;
 inline constexpr int not_supported = 207000;
 inline constexpr int no_memory = 207001;
 
-inline constexpr std::size_t granularity = std::size_t{2} << 20;
 inline constexpr std::size_t page = 4096;
 inline constexpr std::size_t copy_alignment = 64;
 inline constexpr std::int32_t devices = 2;

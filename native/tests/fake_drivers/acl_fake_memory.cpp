@@ -109,7 +109,7 @@ FAKE_EXPORT int aclrtMemGetAllocationGranularity(const void* properties, int opt
     if (call.code != 0) return call.code;
     if (!Properties(properties).right() || option < 0 || option > 1)
         return fake::violate(invalid_parameter, "aclrtMemGetAllocationGranularity: wrong properties or option");
-    *bytes = granularity;
+    *bytes = fake::granularity();
     return 0;
 }
 
@@ -117,14 +117,14 @@ FAKE_EXPORT int aclrtReserveMemAddress(void** address, std::size_t bytes, std::s
                                        std::uint64_t flags) {
     const Call call("aclrtReserveMemAddress");
     if (call.code != 0) return call.code;
-    if (bytes == 0 || bytes % granularity != 0)
+    if (bytes == 0 || bytes % fake::granularity() != 0)
         return fake::violate(invalid_parameter, "aclrtReserveMemAddress: %zu bytes", bytes);
     if (alignment != 0 || expected != nullptr || flags > 1)
         return fake::violate(invalid_parameter, "aclrtReserveMemAddress: wrong alignment, place or flags");
-    const std::size_t raw_bytes = bytes + granularity;
+    const std::size_t raw_bytes = bytes + fake::granularity();
     void* raw = mmap(nullptr, raw_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (raw == MAP_FAILED) return no_memory;
-    const Number start = (number(raw) + granularity - 1) / granularity * granularity;
+    const Number start = (number(raw) + fake::granularity() - 1) / fake::granularity() * fake::granularity();
     model().reservations[start] = {bytes, number(raw), raw_bytes, flags};
     fake::live("reservations", 1);
     *address = pointer(start);
@@ -151,7 +151,7 @@ FAKE_EXPORT int aclrtMallocPhysical(void** handle, std::size_t bytes, const void
     const Properties wanted(properties);
     if (!wanted.right() || flags != 0)
         return fake::violate(invalid_parameter, "aclrtMallocPhysical: wrong properties or flags");
-    if (bytes == 0 || bytes % granularity != 0)
+    if (bytes == 0 || bytes % fake::granularity() != 0)
         return fake::violate(invalid_parameter, "aclrtMallocPhysical: %zu bytes", bytes);
     if (!fake::take(bytes)) return no_memory;
     const std::int64_t offset = poisoned_piece(bytes);
@@ -194,7 +194,7 @@ FAKE_EXPORT int aclrtMapMem(void* address, std::size_t bytes, std::size_t offset
     const auto room = holding(model().reservations, start);
     if (room == model().reservations.end() || start + bytes > room->first + room->second.bytes)
         return fake::violate(invalid_parameter, "aclrtMapMem: %p is not within one reservation", address);
-    if (start % granularity != 0) return fake::violate(unaligned, "aclrtMapMem: %p is not aligned", address);
+    if (start % fake::granularity() != 0) return fake::violate(unaligned, "aclrtMapMem: %p is not aligned", address);
     if (overlaps_mapping(start, bytes)) return fake::violate(invalid_parameter, "aclrtMapMem: %p is mapped", address);
     if (physical.device != call.device)
         return fake::violate(wrong_context, "aclrtMapMem: memory of device %d, context of device %d", physical.device,

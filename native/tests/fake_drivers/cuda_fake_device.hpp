@@ -22,7 +22,6 @@
 
 namespace fake {
 
-inline constexpr std::size_t granularity = std::size_t{2} << 20;
 inline constexpr int driver_version = 12080;
 
 struct Span {

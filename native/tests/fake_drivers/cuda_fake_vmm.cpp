@@ -11,7 +11,7 @@ using namespace fake;
 namespace {
 
 bool aligned(std::uint64_t value) {
-    return value % granularity == 0;
+    return value % granularity() == 0;
 }
 
 // A range that every call here wants: some bytes, in whole granules.
@@ -70,7 +70,7 @@ FAKE_EXPORT Result cuMemGetAllocationGranularity(std::size_t* bytes, const Prop*
     if (const Result refused = check_prop(__func__, prop)) return refused;
     if (bytes == nullptr || option < 0 || option > 1)
         return violate(invalid_value, "cuMemGetAllocationGranularity: option %d, or no place for the answer", option);
-    *bytes = granularity;
+    *bytes = granularity();
     return success;
 }
 
@@ -81,7 +81,7 @@ FAKE_EXPORT Result cuMemAddressReserve(std::uint64_t* address, std::size_t bytes
         return violate(invalid_value, "cuMemAddressReserve: %#zx bytes at %#lx, flags %llu", bytes, hint, flags);
     if (alignment != 0 && !std::has_single_bit(alignment))
         return violate(invalid_value, "cuMemAddressReserve: alignment %#zx is not a power of two", alignment);
-    const std::uint64_t place = reserve_space(bytes, std::max(alignment, granularity));
+    const std::uint64_t place = reserve_space(bytes, std::max(alignment, granularity()));
     if (place == 0) return out_of_memory;
     const std::lock_guard lock(device().mutex);
     device().reservations.emplace(place, bytes);

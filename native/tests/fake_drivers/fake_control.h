@@ -29,6 +29,9 @@ const char* fake_last_violation(void);
 unsigned long fake_live(const char* what); /* "handles" "mappings" "reservations" "pinned" "streams" "bytes" "host" */
 /* Bytes that somebody else holds of the capacity. */
 void fake_squat(size_t bytes);
+/* Sizes and addresses of device memory are multiples of this many bytes until the next reset: less than the real 2 MiB
+ * (but whole pages) makes tests quick that are about many small steps. */
+void fake_granularity(size_t bytes);
 /* Every copy takes bytes / rate seconds (0: no time). */
 void fake_copy_rate(double bytes_per_second);
 

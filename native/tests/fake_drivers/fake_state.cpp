@@ -25,9 +25,12 @@ struct Fault {
     int code;
 };
 
+constexpr std::size_t real_granularity = std::size_t{2} << 20;
+
 struct State {
     std::mutex mutex;
     std::size_t capacity = std::size_t{1} << 30;
+    std::size_t granularity = real_granularity;
     std::size_t used = 0;
     std::size_t squatted = 0;
     double copy_rate = 0;
@@ -94,6 +97,11 @@ int violate(int code, const char* format, ...) {
     return code;
 }
 
+std::size_t granularity() {
+    const std::lock_guard lock(state().mutex);
+    return state().granularity;
+}
+
 bool take(std::size_t bytes) {
     const std::lock_guard lock(state().mutex);
     if (bytes > state().free_bytes()) return false;
@@ -134,6 +142,7 @@ FAKE_EXPORT void fake_reset(std::size_t capacity) {
     auto& all = state();
     const std::lock_guard lock(all.mutex);
     all.capacity = capacity;
+    all.granularity = fake::real_granularity;
     all.used = all.squatted = 0;
     all.copy_rate = 0;
     all.calls.clear();
@@ -186,6 +195,11 @@ FAKE_EXPORT unsigned long fake_live(const char* what) {
 FAKE_EXPORT void fake_squat(std::size_t bytes) {
     const std::lock_guard lock(state().mutex);
     state().squatted = bytes;
+}
+
+FAKE_EXPORT void fake_granularity(std::size_t bytes) {
+    const std::lock_guard lock(state().mutex);
+    state().granularity = bytes;
 }
 
 FAKE_EXPORT void fake_copy_rate(double bytes_per_second) {

@@ -26,6 +26,9 @@ __attribute__((format(printf, 2, 3))) int violate(int code, const char* format, 
 bool take(std::size_t bytes);
 void give(std::size_t bytes);
 
+// Of addresses and sizes of device memory, in bytes: 2 MiB, as on real devices, unless a test set less.
+std::size_t granularity();
+
 struct Memory {
     std::size_t free;
     std::size_t total;

@@ -33,6 +33,7 @@ class FakeLibrary {
     const char* (*last_violation)() = nullptr;
     unsigned long (*live)(const char* what) = nullptr;
     void (*squat)(std::size_t bytes) = nullptr;
+    void (*granularity)(std::size_t bytes) = nullptr;
 
    private:
     explicit FakeLibrary(const char* file) : path(file) {
@@ -49,6 +50,7 @@ class FakeLibrary {
         load(handle, last_violation, "fake_last_violation");
         load(handle, live, "fake_live");
         load(handle, squat, "fake_squat");
+        load(handle, granularity, "fake_granularity");
     }
 
     template <typename Function>

@@ -51,7 +51,9 @@ struct Written {
 
 class Rig {
    public:
-    explicit Rig(const Kind& kind, const PoolOptions& options = small_pool(), std::size_t capacity = 256 * MiB);
+    // `granularity` is the fakes'; 0 leaves the real one.
+    explicit Rig(const Kind& kind, const PoolOptions& options = small_pool(), std::size_t capacity = 256 * MiB,
+                 std::size_t granularity = 0);
     ~Rig();
     Rig(const Rig&) = delete;
     Rig& operator=(const Rig&) = delete;
@@ -73,6 +75,8 @@ class Rig {
     bool digests = false;  // the device makes digests
     // Ends the pool and looks for broken rules and leaks.
     void close();
+    // A call that gives something back was made to fail: what it should have given back is lost, but no device memory.
+    bool may_lose = false;
 
    private:
     Driver* real_ = nullptr;
