@@ -4,44 +4,66 @@
 // A cgroup counts the page cache that its processes read; the inactive part of it is given up under pressure, so it
 // counts as room. A container may see its own cgroup as the root of the hierarchy while /proc/self/cgroup names the
 // path on the host: the walk from that path upwards skips folders that do not exist and ends at the mount itself.
+//
+// Files are read by the C library, paths are strings and numbers are read by from_chars: what the C++ library has for
+// streams and paths lives in shared objects that an engine's own libraries may shadow (with PyTorch in the process it
+// was seen to read every number here as 0).
 #include "dormouse/limits.hpp"
 
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
+#include <charconv>
+#include <cstdio>
+#include <memory>
 #include <optional>
-#include <sstream>
+#include <string>
 #include <string_view>
 
 namespace dormouse {
 namespace {
 
-namespace fs = std::filesystem;
+// All of a small file; empty if it can't be read.
+std::string text_of(const std::string& file) {
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> in(std::fopen(file.c_str(), "re"), &std::fclose);
+    std::string text;
+    char part[4096];
+    for (std::size_t got = 1; in && got > 0;) {
+        got = std::fread(part, 1, sizeof part, in.get());
+        text.append(part, got);
+    }
+    return text;
+}
+
+// Takes what is before `end` off the front of `rest`, and `end` too.
+std::string_view cut(std::string_view& rest, char end) {
+    const std::size_t at = std::min(rest.find(end), rest.size());
+    const std::string_view front = rest.substr(0, at);
+    rest.remove_prefix(std::min(at + 1, rest.size()));
+    return front;
+}
+
+// The number that `text` begins with, after blanks; nothing for "max".
+std::optional<std::size_t> number_in(std::string_view text, int base = 10) {
+    text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
+    std::size_t value = 0;
+    if (std::from_chars(text.data(), text.data() + text.size(), value, base).ec != std::errc{}) return std::nullopt;
+    return value;
+}
 
 // The number behind `key` in a file of lines "key number ...".
-std::optional<std::size_t> field(const fs::path& file, std::string_view key, int base = 10) {
-    std::ifstream in(file);
-    for (std::string line; std::getline(in, line);) {
-        std::istringstream words(line);
-        std::string name, value;
-        if (!(words >> name >> value) || name != key) continue;
-        try {
-            return std::stoull(value, nullptr, base);
-        } catch (const std::exception&) {
-            return std::nullopt;
-        }
+std::optional<std::size_t> field(const std::string& file, std::string_view key, int base = 10) {
+    const std::string text = text_of(file);
+    for (std::string_view rest = text; !rest.empty();) {
+        std::string_view line = cut(rest, '\n');
+        const std::size_t end = std::min(line.find_first_of(" \t"), line.size());
+        if (line.substr(0, end) == key) return number_in(line.substr(end), base);
     }
     return std::nullopt;
 }
 
-// The number in a file of one number; nothing for "max".
-std::optional<std::size_t> number(const fs::path& file) {
-    std::ifstream in(file);
-    std::size_t value = 0;
-    if (in >> value) return value;
-    return std::nullopt;
+std::optional<std::size_t> number(const std::string& file) {
+    return number_in(text_of(file));
 }
 
 struct Names {
@@ -52,36 +74,34 @@ struct Names {
 constexpr Names version_1{"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"};
 constexpr Names version_2{"memory.max", "memory.current", "inactive_file"};
 
-std::size_t left_in(const fs::path& group, const Names& names) {
-    const auto limit = number(group / names.limit);
-    const auto usage = number(group / names.usage);
+std::size_t left_in(const std::string& group, const Names& names) {
+    const auto limit = number(group + "/" + names.limit);
+    const auto usage = number(group + "/" + names.usage);
     if (!limit || !usage) return unlimited;
-    const std::size_t reclaimable = field(group / "memory.stat", names.reclaimable).value_or(0);
+    const std::size_t reclaimable = field(group + "/memory.stat", names.reclaimable).value_or(0);
     const std::size_t used = *usage - std::min(*usage, reclaimable);
     return *limit - std::min(*limit, used);
 }
 
-// The least that is left in `path` and the groups above it.
-std::size_t left_above(const fs::path& mount, fs::path path, const Names& names) {
+// The least that is left in the group `path`, which begins with a slash, and the groups above it.
+std::size_t left_above(const std::string& mount, std::string_view path, const Names& names) {
     std::size_t left = left_in(mount, names);
-    for (path = path.relative_path(); !path.empty(); path = path.parent_path())
-        left = std::min(left, left_in(mount / path, names));
+    for (; !path.empty(); path = path.substr(0, path.rfind('/') == std::string_view::npos ? 0 : path.rfind('/')))
+        left = std::min(left, left_in(mount + std::string(path), names));
     return left;
 }
 
-std::size_t left_in_cgroups(const fs::path& root) {
+std::size_t left_in_cgroups(const std::string& root) {
     std::size_t left = unlimited;
-    std::ifstream in(root / "proc/self/cgroup");
-    for (std::string line; std::getline(in, line);) {  // "4:memory,hugetlb:/path", or "0::/path" of version 2
-        const auto first = line.find(':');
-        const auto second = first == std::string::npos ? first : line.find(':', first + 1);
-        if (second == std::string::npos) continue;
-        const std::string controllers = line.substr(first + 1, second - first - 1);
-        const fs::path path = line.substr(second + 1);
+    const std::string text = text_of(root + "/proc/self/cgroup");
+    for (std::string_view rest = text; !rest.empty();) {
+        std::string_view line = cut(rest, '\n');  // "4:memory,hugetlb:/path", or "0::/path" of version 2
+        cut(line, ':');
+        const std::string controllers(cut(line, ':'));
         if (controllers.empty())
-            left = std::min(left, left_above(root / "sys/fs/cgroup", path, version_2));
+            left = std::min(left, left_above(root + "/sys/fs/cgroup", line, version_2));
         else if (("," + controllers + ",").find(",memory,") != std::string::npos)
-            left = std::min(left, left_above(root / "sys/fs/cgroup/memory", path, version_1));
+            left = std::min(left, left_above(root + "/sys/fs/cgroup/memory", line, version_1));
     }
     return left;
 }
@@ -89,9 +109,8 @@ std::size_t left_in_cgroups(const fs::path& root) {
 }  // namespace
 
 std::size_t available_host_memory(const std::string& root) {
-    const fs::path base(root);
-    const auto kib = field(base / "proc/meminfo", "MemAvailable:");
-    return std::min(kib ? *kib * 1024 : unlimited, left_in_cgroups(base));
+    const auto kib = field(root + "/proc/meminfo", "MemAvailable:");
+    return std::min(kib ? *kib * 1024 : unlimited, left_in_cgroups(root));
 }
 
 std::size_t lockable_memory() {
