@@ -44,9 +44,13 @@ void Rig::close() {
         return;
     }
     squat(0);
+    const unsigned long broken = fake != nullptr ? fake->violations() : 0;
+    EXPECT_EQ(broken, 0U) << (fake != nullptr ? fake->last_violation() : "");
     pool.reset();
     if (fake != nullptr) {
-        EXPECT_EQ(fake->violations(), 0U) << fake->last_violation();
+        // A lost stream is one more thing that outlives the context.
+        const unsigned long excused = may_lose && fake->live("streams") != 0 ? 1 : 0;
+        EXPECT_LE(fake->violations(), broken + excused) << fake->last_violation();
         for (const char* what : {"handles", "mappings", "bytes"}) {
             EXPECT_EQ(fake->live(what), 0U) << what << " leaked";
         }
