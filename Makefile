@@ -66,7 +66,7 @@ check: $(STAMP) ## lint, format, types, import contracts, generated files
 	@$(BIN)/ruff format --check --quiet .
 	@find native -name build -prune -o -name '*.[ch]pp' -print -o -name '*.h' -print | xargs $(BIN)/clang-format --dry-run -Werror
 	@$(BIN)/mypy -p dormouse -p dormouse_engine -p dormouse_native -p tests -p native.tests.python
-	@$(BIN)/lint-imports
+	@PYTHONPATH=native/python $(BIN)/lint-imports
 	@$(BIN)/python docs/generate.py --check
 	@$(BIN)/python charts/generate_crds.py --check
 	@$(BIN)/python charts/generate_readme.py --check
@@ -142,7 +142,7 @@ test-native-plain test-native-asan test-native-tsan: test-native-%: $(NATIVE_TOO
 	@echo "==> native tests: $*"
 	@$(IN_VENV) cmake -S native -B native/build/$* -G Ninja -DDORMOUSE_SANITIZE=$(SANITIZE) -DDORMOUSE_WERROR=$(or $(WERROR),OFF) >/dev/null
 	@$(IN_VENV) cmake --build native/build/$* -- --quiet
-	@$(IN_VENV) $(SAME_ADDRESSES) ctest --test-dir native/build/$* --output-on-failure
+	@$(IN_VENV) $(SAME_ADDRESSES) ctest --test-dir native/build/$* --output-on-failure --parallel 2 --progress
 
 .PHONY: bench-native
 bench-native: $(NATIVE_STAMP) ## the pool beside the stock pattern, on plain RAM and simulated; last line is JSON
