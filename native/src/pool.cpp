@@ -51,6 +51,8 @@ void Pool::free(Address address) {
         } catch (const error&) {
             idle = false;
         }
+    } else {
+        idle = impl_->strays.gone();
     }
     impl_->bury(segment, idle);
 }
@@ -123,6 +125,7 @@ std::size_t Pool::release_backups(const std::vector<std::string>& tags) {
     impl_->expect_own_process();
     const std::lock_guard lock(impl_->transition);
     impl_->stager.stop();
+    impl_->strays.wait();
     std::size_t freed = 0;
     for (const SegmentPtr& segment : impl_->segments_of(tags)) {
         const std::lock_guard segment_lock(segment->mutex);

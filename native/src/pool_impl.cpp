@@ -38,7 +38,8 @@ Pool::Impl::Impl(std::unique_ptr<Driver> device_driver, int device_index, PoolOp
       granularity(checked_granularity(options, driver->granularity())),
       memory(make_driver_memory(*driver)),
       store(make_store(*driver, options.store)),
-      parts{*driver, *memory, *store, options, driver->create_stream(Priority::normal)},
+      strays(*driver),
+      parts{*driver, *memory, *store, options, strays, driver->create_stream(Priority::normal)},
       process(::getpid()),
       stager(parts) {
     // Loads what digests need now: the first sleep must not wait for a compiler, nor find no room for its result.
@@ -83,7 +84,6 @@ void Pool::Impl::bury(const SegmentPtr& segment, bool idle) {
     {
         const std::lock_guard lock(segment->mutex);
         segment->freed = true;
-        segment->drop_backups(*store);
         for (const Chunk& chunk : segment->chunks) {
             held += chunk.holds_memory() ? 1 : 0;
         }
@@ -94,6 +94,7 @@ void Pool::Impl::bury(const SegmentPtr& segment, bool idle) {
 }
 
 Segment::Leftover Pool::Impl::sweep() {
+    strays.wait();
     Segment::Leftover leftover;
     for (const SegmentPtr& segment : table.segments()) {
         const std::lock_guard lock(segment->mutex);
@@ -106,7 +107,7 @@ Segment::Leftover Pool::Impl::sweep() {
         driver->synchronize_device();  // some are orphans because it failed before
     }
     std::erase_if(orphans, [&](const SegmentPtr& segment) {
-        const Segment::Leftover rest = segment->give_back(*driver, *memory);
+        const Segment::Leftover rest = drop(*segment);
         leftover.add(rest);
         return rest.chunks == 0;
     });

@@ -29,9 +29,9 @@ struct Pool::Impl {
     // Drops memory and backups of a segment that is in the table no more.
     Segment::Leftover drop(Segment& segment) noexcept;
     // The same, and what the device does not take back joins the orphans. Not `idle`: the device could not be waited
-    // for and may still use the memory, so all of it does.
+    // for and may still use memory and backups, so all of it does.
     void bury(const SegmentPtr& segment, bool idle);
-    // Tries again what earlier calls could not give back.
+    // Tries again what earlier calls could not give back. Throws where the device can't be waited for.
     Segment::Leftover sweep();
 
     using Step = void (*)(const Parts&, Table::Move&, Stopwatch&, Account&);
@@ -51,6 +51,7 @@ struct Pool::Impl {
     std::size_t granularity;
     std::unique_ptr<DeviceMemory> memory;
     std::unique_ptr<BackupStore> store;
+    Strays strays;
     Parts parts;
     Table table;
     pid_t process;

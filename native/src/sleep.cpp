@@ -76,10 +76,11 @@ void set_backup(const Candidate& candidate, const Backup& backup) {
     candidate.chunk->backup = backup;
 }
 
-// Slots for chunks without one; given back unless kept.
+// Slots for chunks without one; given back unless kept, or unless stray copies may still write to them: then they wait
+// with their chunks for the next sleep.
 class Booking {
    public:
-    Booking(BackupStore& store, std::span<const Candidate> chunks) : store_(store) {
+    Booking(const Parts& parts, std::span<const Candidate> chunks) : store_(parts.store), strays_(parts.strays) {
         std::vector<std::size_t> sizes;
         for (const Candidate& candidate : chunks) {
             if (candidate.chunk->backup.slot == no_slot) {
@@ -93,6 +94,13 @@ class Booking {
         }
     }
     ~Booking() {
+        if (chunks_.empty()) {
+            return;
+        }
+        strays_.suspect();
+        if (!strays_.gone()) {
+            return;
+        }
         for (const Candidate& candidate : chunks_) {
             store_.release(candidate.chunk->backup.slot);
             set_backup(candidate, {});
@@ -104,6 +112,7 @@ class Booking {
 
    private:
     BackupStore& store_;
+    Strays& strays_;
     std::vector<Candidate> chunks_;
 };
 
@@ -157,7 +166,8 @@ void settle(const Parts& parts, const Table::Move& move) {
 
 void put_to_sleep(const Parts& parts, Table::Move& move, Stopwatch& watch, Account& account) {
     watch.phase("synchronize");
-    parts.driver.synchronize_device();
+    parts.strays.suspect();
+    parts.strays.wait();
 
     std::vector<Candidate> chunks = candidates(move, parts.options);
     if (!chunks.empty() && parts.driver.can_digest()) {
@@ -167,7 +177,7 @@ void put_to_sleep(const Parts& parts, Table::Move& move, Stopwatch& watch, Accou
     const std::vector<Candidate> dirty = dirty_ones(parts, chunks, account);
     if (!dirty.empty()) {
         watch.phase("copy");
-        Booking booking(parts.store, dirty);
+        Booking booking(parts, dirty);
         copy_out(parts, dirty, account);
         booking.keep();
     }

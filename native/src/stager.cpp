@@ -97,6 +97,7 @@ void Stager::run(const std::vector<SegmentPtr>& segments, const StageOptions& op
             }
         }
     } catch (const std::exception& failure) {
+        parts_.strays.suspect();
         error = failure.what();
     }
     {

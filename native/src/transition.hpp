@@ -5,6 +5,7 @@
 #include "dormouse/pool.hpp"
 #include "dormouse/stopwatch.hpp"
 #include "dormouse/table.hpp"
+#include "strays.hpp"
 
 namespace dormouse {
 
@@ -13,6 +14,7 @@ struct Parts {
     DeviceMemory& memory;
     BackupStore& store;
     const PoolOptions& options;
+    Strays& strays;
     Stream stream;  // of digests
 };
 

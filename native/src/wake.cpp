@@ -88,6 +88,7 @@ void bring_all(const Parts& parts, const Table::Move& move, Patience& patience, 
 
 void bring_back(const Parts& parts, Table::Move& move, Stopwatch& watch, Account& account) {
     watch.phase("check");
+    parts.strays.wait();
     Patience patience(parts, account);
     check_room(parts, move, patience);
     try {
@@ -95,9 +96,12 @@ void bring_back(const Parts& parts, Table::Move& move, Stopwatch& watch, Account
     } catch (...) {
         watch.phase("roll_back");
         ++account.counters.rollbacks;
-        for (const SegmentPtr& segment : move.segments()) {
-            const std::lock_guard lock(segment->mutex);
-            account.counters.failed_releases += segment->give_back(parts.driver, parts.memory).chunks;
+        parts.strays.suspect();
+        if (parts.strays.gone()) {  // else what this wake took stays until a sleep finds the device again
+            for (const SegmentPtr& segment : move.segments()) {
+                const std::lock_guard lock(segment->mutex);
+                account.counters.failed_releases += segment->give_back(parts.driver, parts.memory).chunks;
+            }
         }
         throw;
     }

@@ -1,6 +1,7 @@
-// Every call of the device's library, made by every request to the pool, fails once: alone, or together with all that
-// follow it. Whatever happens, the pool is as before or where it was told to go, the bytes of what is resident are
-// right at once, all that should have survived is right after the device has recovered, and nothing leaks.
+// Every call of the device's library, made by every request to the pool, fails: alone, together with the next dozen (so
+// that the waits of a roll-back fail too and the device then works again), or together with all that follow it.
+// Whatever happens, the pool is as before or where it was told to go, the bytes of what is resident are right at once,
+// all that should have survived is right after the device has recovered, and nothing leaks.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -203,9 +204,11 @@ class Matrix {
                 if (code == vendor_.out_of_memory && !vendor_.can_run_out.contains(calls_[n - 1])) {
                     continue;
                 }
-                for (const unsigned times : {1U, FakeLibrary::for_ever}) {
-                    SCOPED_TRACE(std::string(scene_.name) + ": call " + std::to_string(n) + ", " + calls_[n - 1] +
-                                 ", answers " + std::to_string(code) + (times == 1 ? " once" : " for ever"));
+                for (const unsigned times : {1U, 12U, FakeLibrary::for_ever}) {
+                    SCOPED_TRACE(
+                        std::string(scene_.name) + ": call " + std::to_string(n) + ", " + calls_[n - 1] + ", answers " +
+                        std::to_string(code) +
+                        (times == FakeLibrary::for_ever ? " for ever" : " " + std::to_string(times) + " times"));
                     try_one({n, code, times});
                     ++tried;
                 }
