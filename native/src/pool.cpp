@@ -96,8 +96,11 @@ void Pool::stage(const StageOptions& options) {
     }
     const std::lock_guard lock(impl_->transition);
     std::vector<SegmentPtr> segments = impl_->table.segments();
-    std::erase_if(segments, [](const SegmentPtr& segment) {
-        return segment->where != TagState::resident || wanted_at_level(segment->tag(), 1) != TagState::offloaded;
+    const std::size_t keep = impl_->options.keep_up_to;
+    std::erase_if(segments, [keep](const SegmentPtr& segment) {
+        const bool wanted = wanted_at_level(segment->tag(), 1) == TagState::offloaded ||
+                            segment->bytes() <= kept_up_to(segment->tag(), keep);
+        return segment->where != TagState::resident || !wanted;
     });
     impl_->stager.start(std::move(segments), options);
     const std::lock_guard books(impl_->books);
@@ -134,6 +137,7 @@ std::size_t Pool::release_backups(const std::vector<std::string>& tags) {
             segment->drop_backups(*impl_->store);
         }
     }
+    impl_->store->drain();
     return freed;
 }
 

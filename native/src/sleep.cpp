@@ -170,6 +170,8 @@ void put_to_sleep(const Parts& parts, Table::Move& move, Stopwatch& watch, Accou
     parts.strays.wait();
 
     std::vector<Candidate> chunks = candidates(move, parts.options);
+    watch.phase("book");
+    Booking booking(parts, chunks);
     if (!chunks.empty() && parts.driver.can_digest()) {
         watch.phase("digest");
         digest_all(parts, chunks);
@@ -177,10 +179,9 @@ void put_to_sleep(const Parts& parts, Table::Move& move, Stopwatch& watch, Accou
     const std::vector<Candidate> dirty = dirty_ones(parts, chunks, account);
     if (!dirty.empty()) {
         watch.phase("copy");
-        Booking booking(parts, dirty);
         copy_out(parts, dirty, account);
-        booking.keep();
     }
+    booking.keep();
 
     watch.phase("unmap");
     Segment::Leftover leftover = give_back_all(parts, move);

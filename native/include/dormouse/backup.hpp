@@ -52,7 +52,10 @@ class BackupStore {
     virtual ~BackupStore() = default;
     // Books all of `sizes` or nothing: slots in the same order. Throws host_out_of_memory with what is missing.
     virtual std::vector<Slot> reserve(std::span<const std::size_t> sizes) = 0;
+    // Gives a slot back. Unpinning takes the driver a while, so the memory itself may follow in the background: drain()
+    // waits for it, and so does the next reserve().
     virtual void release(Slot slot) noexcept = 0;
+    virtual void drain() noexcept = 0;
     // Backs a slot with memory ahead of its first use (touched, pinned), so that the offload needs only to copy.
     virtual void prepare(Slot slot) = 0;
     virtual std::unique_ptr<Transfer> offload(Priority priority) = 0;

@@ -117,7 +117,7 @@ class Pool {
     // Drops device memory and backup of these tags, whether resident or offloaded; small segments are kept.
     Transition discard(const std::vector<std::string>& tags);
 
-    // Copies the resident tags of a level-1 sleep to the backup in the background. Returns at once; a transition stops
+    // Copies what a level-1 sleep keeps to the backup in the background. Returns at once; a transition stops
     // it. wait_staged blocks until it is done or stopped, stop_staging returns when it no longer runs.
     void stage(const StageOptions& options);
     void wait_staged();

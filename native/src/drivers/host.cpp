@@ -21,6 +21,7 @@
 #include <thread>
 #include <vector>
 
+#include "address_space.hpp"
 #include "dormouse/digest.hpp"
 #include "dormouse/error.hpp"
 #include "dormouse/limits.hpp"
@@ -55,7 +56,7 @@ class HostDriver final : public Driver {
 
     ~HostDriver() override {
         for (const auto& [address, bytes] : books_.reservations()) {
-            posix_memory().unreserve(pointer(address), bytes);
+            unreserve_addresses(pointer(address), bytes);
         }
         for (const auto& [address, bytes] : host_blocks_) {
             posix_memory().unreserve(address, bytes);
@@ -78,7 +79,7 @@ class HostDriver final : public Driver {
         books_.check_size("reserve", bytes);
         void* address = nullptr;
         try {
-            address = posix_memory().reserve(bytes);
+            address = reserve_addresses(bytes, PROT_NONE);
         } catch (const error& failure) {
             books_.refuse("reserve", ENOMEM, failure.what());
         }
@@ -90,7 +91,7 @@ class HostDriver final : public Driver {
     void unreserve(Address address, std::size_t bytes) override {
         const std::lock_guard lock(mutex_);
         books_.unreserve(address, bytes);
-        posix_memory().unreserve(pointer(address), bytes);
+        unreserve_addresses(pointer(address), bytes);
     }
 
     Physical create(std::size_t bytes) override {
@@ -118,7 +119,6 @@ class HostDriver final : public Driver {
         if (mprotect(pointer(address), bytes, PROT_READ | PROT_WRITE) != 0) {
             refuse("allow");
         }
-        madvise(pointer(address), bytes, MADV_HUGEPAGE);  // a wish: kernels without huge pages refuse it
         books_.allow(address, bytes);
     }
 

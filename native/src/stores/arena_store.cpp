@@ -37,7 +37,8 @@ ArenaStore::ArenaStore(Driver& driver, const StoreOptions& options, std::functio
       checks_host_memory_(options.check_host_memory),
       lockable_(std::move(lockable)),
       ground_(driver),
-      equipment_(driver, options.ring_buffer, options.threads) {
+      equipment_(driver, options.ring_buffer, options.threads),
+      reaper_(driver.clock()) {
     if (options.ring_buffer == 0) {
         throw invalid_argument("a ring buffer of no bytes moves nothing");
     }
@@ -94,6 +95,7 @@ std::vector<Slot> ArenaStore::reserve(std::span<const std::size_t> sizes) {
         total += Arena::rounded(bytes);
     }
 
+    drain();
     const std::lock_guard lock(mutex_);
     check_host_memory(total);
     pins_ = may_pin(total);
@@ -121,11 +123,38 @@ std::vector<Slot> ArenaStore::reserve(std::span<const std::size_t> sizes) {
 }
 
 void ArenaStore::release(Slot slot) noexcept {
-    std::shared_ptr<Room> room;  // goes after the lock: unpinning takes its time
-    const std::lock_guard lock(mutex_);
-    if (const auto it = rooms_.find(slot); it != rooms_.end()) {
+    std::shared_ptr<Room> room;
+    {
+        const std::lock_guard lock(mutex_);
+        const auto it = rooms_.find(slot);
+        if (it == rooms_.end()) {
+            return;
+        }
         room = std::move(it->second);
         rooms_.erase(it);
+    }
+    const std::size_t committed = room->committed_bytes();
+    const std::size_t pinned = room->pinned_bytes();
+    ground_.leaving += committed;
+    ground_.leaving_pinned += pinned;
+    const auto take_down = [this, committed, pinned](std::shared_ptr<Room>& last) {
+        last.reset();
+        ground_.leaving -= committed;
+        ground_.leaving_pinned -= pinned;
+    };
+    try {
+        reaper_.post([take_down, room]() mutable { take_down(room); });
+        room.reset();
+    } catch (...) {  // no thread to be had: then here and now
+        take_down(room);
+    }
+}
+
+void ArenaStore::drain() noexcept {
+    try {
+        reaper_.finish();
+    } catch (...) {
+        // Nothing that it does throws.
     }
 }
 
@@ -142,7 +171,8 @@ void ArenaStore::prepare(Slot slot) {
     const std::shared_ptr<Room> room = find(slot);
     bool pinned = true;
     for (Block& block : room->blocks()) {
-        block.prepare(ground_);
+        block.commit(ground_);
+        block.pin(ground_);
         pinned = pinned && block.pinned();
     }
     if (!pinned) {  // it will take the ring: have its buffers made
@@ -180,8 +210,9 @@ StoreStats ArenaStore::stats() {
     stats.kind = pins_ ? "registered" : "ring";
     stats.reason = reason_;
     stats.reserved = bytes_of([](const Block&) { return true; });
-    stats.committed = lost + bytes_of([](const Block& block) { return block.committed(); });
-    stats.pinned = lost + equipment_.buffer_bytes + bytes_of([](const Block& block) { return block.pinned(); });
+    stats.committed = lost + ground_.leaving + bytes_of([](const Block& block) { return block.committed(); });
+    stats.pinned = lost + ground_.leaving_pinned + equipment_.buffer_bytes +
+                   bytes_of([](const Block& block) { return block.pinned(); });
     const std::lock_guard note(ground_.mutex);
     if (ground_.pin_failures != 0) {
         stats.reason += "; could not be pinned: " + std::to_string(ground_.pin_failures) +

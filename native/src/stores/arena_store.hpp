@@ -14,6 +14,7 @@
 #include "dormouse/backup.hpp"
 #include "stores/room.hpp"
 #include "stores/transfer.hpp"
+#include "stores/worker.hpp"
 
 namespace dormouse {
 
@@ -24,6 +25,7 @@ class ArenaStore final : public BackupStore {
 
     std::vector<Slot> reserve(std::span<const std::size_t> sizes) override;
     void release(Slot slot) noexcept override;
+    void drain() noexcept override;
     void prepare(Slot slot) override;
     std::unique_ptr<Transfer> offload(Priority priority) override;
     std::unique_ptr<Transfer> restore() override;
@@ -51,6 +53,7 @@ class ArenaStore final : public BackupStore {
     Slot last_ = no_slot;
     bool pins_ = false;   // what reserve() decided last
     std::string reason_;  // and why
+    Worker reaper_;       // takes down the rooms of released slots
 };
 
 }  // namespace dormouse

@@ -6,29 +6,39 @@
 
 namespace dormouse {
 
-void Block::prepare(Ground& ground) {
-    const std::lock_guard lock(mutex_);
-    if (ready(ground.driver.clock())) {
-        return;
-    }
-    ground.driver.host().commit(address_, bytes_);
-    State state = State::committed;
-    if (pin_) {
-        try {
-            ground.driver.pin(address_, bytes_);
-            state = State::pinned;
-        } catch (const error& failure) {
-            const std::lock_guard note(ground.mutex);
-            ++ground.pin_failures;
-            ground.pin_failure = failure.what();
-        }
-    }
-    ready_at_ = ground.driver.clock().now();
+void Block::enter(State state, Clock& clock) {
+    ready_at_ = clock.now();
     state_ = state;
 }
 
-bool Block::ready(Clock& clock) const {
+void Block::commit(Ground& ground) {
+    const std::lock_guard lock(mutex_);
     if (state_ == State::cold) {
+        ground.driver.host().commit(address_, bytes_);
+        enter(pin_ ? State::committed : State::unpinned, ground.driver.clock());
+    }
+}
+
+void Block::pin(Ground& ground) {
+    const std::lock_guard lock(mutex_);
+    if (state_ != State::committed) {
+        return;
+    }
+    ground.driver.clock().catch_up(ready_at_);
+    State state = State::pinned;
+    try {
+        ground.driver.pin(address_, bytes_);
+    } catch (const error& failure) {
+        state = State::unpinned;
+        const std::lock_guard note(ground.mutex);
+        ++ground.pin_failures;
+        ground.pin_failure = failure.what();
+    }
+    enter(state, ground.driver.clock());
+}
+
+bool Block::ready(Clock& clock) const {
+    if (state_ == State::cold || state_ == State::committed) {
         return false;
     }
     clock.catch_up(ready_at_);
@@ -65,6 +75,22 @@ Room::~Room() {
     if (lost == 0) {
         ground_.arena.free(address_);
     }
+}
+
+std::size_t Room::committed_bytes() const noexcept {
+    std::size_t sum = 0;
+    for (const Block& block : blocks_) {
+        sum += block.committed() ? block.bytes() : 0;
+    }
+    return sum;
+}
+
+std::size_t Room::pinned_bytes() const noexcept {
+    std::size_t sum = 0;
+    for (const Block& block : blocks_) {
+        sum += block.pinned() ? block.bytes() : 0;
+    }
+    return sum;
 }
 
 }  // namespace dormouse

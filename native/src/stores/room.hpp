@@ -1,8 +1,8 @@
 // The memory of one slot, in blocks that are committed and pinned one by one.
 //
 // A block is the unit of both, and a copy never straddles two: a driver may refuse one that spans two registrations.
-// Blocks of 128 MiB copy at the link's full speed, pin far below the size at which drivers stall their neighbours, and
-// let many threads prepare one large slot while its first bytes travel already. A block that can't be pinned stays
+// Blocks of 256 MiB copy at the link's full speed, pin far below the size at which drivers stall their neighbours, and
+// let many threads commit one large slot while its first bytes travel already. A block that can't be pinned stays
 // unpinned, and its bytes go through the ring.
 #pragma once
 
@@ -17,7 +17,7 @@
 
 namespace dormouse {
 
-inline constexpr std::size_t block_bytes = std::size_t{128} << 20;
+inline constexpr std::size_t block_bytes = std::size_t{256} << 20;
 
 // What all rooms of a store share.
 struct Ground {
@@ -26,6 +26,9 @@ struct Ground {
     Arena arena;
     // Pinned memory that the driver would not unpin: it stays as it is, never used again.
     std::atomic<std::size_t> lost = 0;
+    // Bytes of rooms that nobody books any more and that are not taken down yet.
+    std::atomic<std::size_t> leaving = 0;
+    std::atomic<std::size_t> leaving_pinned = 0;
     std::mutex mutex;
     std::size_t pin_failures = 0;  // under mutex
     std::string pin_failure;       // under mutex: the last one
@@ -35,9 +38,11 @@ class Block {
    public:
     Block(std::byte* address, std::size_t bytes, bool pin) : address_(address), bytes_(bytes), pin_(pin) {}
 
-    // Commits and pins, unless that is done. Throws host_out_of_memory; the block is cold then. Thread-safe.
-    void prepare(Ground& ground);
-    // Whether the block is committed, and pinned if that can be had. This thread catches up with when that was done.
+    // Backs the block with pages, unless it is. Throws host_out_of_memory; the block is cold then. Thread-safe.
+    void commit(Ground& ground);
+    // Pins a committed block that is to be pinned; one try, after which it stays as it is. Thread-safe.
+    void pin(Ground& ground);
+    // Whether commit and pin have nothing more to do. This thread catches up with when that was done.
     bool ready(Clock& clock) const;
     // Unpins and gives the pages back; false when the driver refuses.
     bool tear_down(Ground& ground) noexcept;
@@ -46,17 +51,18 @@ class Block {
     std::size_t bytes() const noexcept { return bytes_; }
     bool committed() const noexcept { return state_ != State::cold; }
     bool pinned() const noexcept { return state_ == State::pinned; }
-    bool to_be_pinned() const noexcept { return pin_ && state_ == State::cold; }
+    bool to_be_pinned() const noexcept { return pin_ && (state_ == State::cold || state_ == State::committed); }
 
    private:
-    enum class State { cold, committed, pinned };
+    enum class State { cold, committed, unpinned, pinned };
+    void enter(State state, Clock& clock);
 
     std::byte* const address_;
     const std::size_t bytes_;
     const bool pin_;
     std::mutex mutex_;
     std::atomic<State> state_ = State::cold;
-    double ready_at_ = 0;  // written before state_ leaves cold
+    std::atomic<double> ready_at_ = 0;
 };
 
 class Room {
@@ -68,6 +74,8 @@ class Room {
     Room& operator=(const Room&) = delete;
 
     std::size_t bytes() const noexcept { return bytes_; }
+    std::size_t committed_bytes() const noexcept;
+    std::size_t pinned_bytes() const noexcept;
     std::deque<Block>& blocks() noexcept { return blocks_; }
 
    private:

@@ -62,36 +62,37 @@ void StoreTransfer::add_block(const std::shared_ptr<Room>& room, Block& block, c
     if (direction_ == Direction::restore) {
         throw illegal_state("a restore was asked of a slot that holds nothing");
     }
-    const std::shared_future<void> prepared = being_prepared(room, block);
+    const std::shared_future<void> committed = being_committed(room, block);
     if (!issuer_) {
         issuer_ = std::make_unique<Worker>(ground_.driver.clock());
     }
-    issuer_->post([this, &block, part, prepared] {
-        if (prepared.valid()) {
-            prepared.get();
+    issuer_->post([this, &block, part, committed] {
+        if (committed.valid()) {
+            committed.get();
         }
+        block.pin(ground_);
         block.ready(ground_.driver.clock());
         send(block, part);
     });
 }
 
-// Not valid for a block that is prepared already.
-std::shared_future<void> StoreTransfer::being_prepared(const std::shared_ptr<Room>& room, Block& block) {
-    if (const auto known = preparing_.find(&block); known != preparing_.end()) {
+// Not valid for a block that is committed already.
+std::shared_future<void> StoreTransfer::being_committed(const std::shared_ptr<Room>& room, Block& block) {
+    if (const auto known = committing_.find(&block); known != committing_.end()) {
         return known->second;
     }
     if (block.committed()) {
         return {};
     }
-    if (preparers_.size() < equipment_.threads) {
-        preparers_.emplace_back(ground_.driver.clock());
+    if (committers_.size() < equipment_.threads) {
+        committers_.emplace_back(ground_.driver.clock());
     }
-    Worker& worker = preparers_[next_preparer_++ % equipment_.threads];
+    Worker& worker = committers_[next_committer_++ % equipment_.threads];
     // A task that is dropped breaks its promise, which wakes who waits for it.
-    const auto task = std::make_shared<std::packaged_task<void()>>([this, room, &block] { block.prepare(ground_); });
+    const auto task = std::make_shared<std::packaged_task<void()>>([this, room, &block] { block.commit(ground_); });
     const std::shared_future<void> future = task->get_future().share();
     worker.post([task] { (*task)(); });
-    preparing_.emplace(&block, future);
+    committing_.emplace(&block, future);
     return future;
 }
 
@@ -145,10 +146,10 @@ void StoreTransfer::wait_for_all() {
 }
 
 void StoreTransfer::abandon() noexcept {
-    for (Worker& worker : preparers_) {
+    for (Worker& worker : committers_) {
         worker.drop();
     }
-    preparers_.clear();  // before the issuer: it may wait for a block that will not come, and is told so
+    committers_.clear();  // before the issuer: it may wait for a block that will not come, and is told so
     issuer_.reset();
     for (Lane& lane : lanes_) {
         lane.drop();

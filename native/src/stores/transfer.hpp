@@ -1,10 +1,11 @@
 // One run of copies between a device and the rooms of a store.
 //
 // Pieces are cut at block boundaries. Pinned blocks are copied directly on one stream; the others are carried by the
-// lanes of the ring. A block that is not prepared yet is handed to one of several preparing threads, and its copy to
-// one thread that waits for the blocks in the order in which they came: so copying overlaps with preparing, add()
-// never waits for either, and a simulated clock sees the same order in every run. Once that thread exists all copies
-// are issued by it alone; before, by the caller.
+// lanes of the ring. A block that is not ready yet is committed by one of several threads, and then pinned and copied
+// by one more, the issuer, in the order in which the blocks came. Committing is work of the processor and takes as many
+// threads as there are; pinning runs under a lock of the driver, where threads would only stand in line and not commit
+// meanwhile. So all three go on at once, add() never waits for any of them, and a simulated clock sees the same order
+// in every run. Once the issuer exists all copies are issued by it alone; before, by the caller.
 //
 // Threads live no longer than the transfer.
 #pragma once
@@ -38,7 +39,7 @@ class StoreTransfer final : public Transfer {
 
    private:
     void add_block(const std::shared_ptr<Room>& room, Block& block, const Part& part);
-    std::shared_future<void> being_prepared(const std::shared_ptr<Room>& room, Block& block);
+    std::shared_future<void> being_committed(const std::shared_ptr<Room>& room, Block& block);
     void send(const Block& block, const Part& part);
     void send_through_ring(const Part& part);
     void make_lanes();
@@ -59,9 +60,9 @@ class StoreTransfer final : public Transfer {
     bool ring_made_ = false;
     std::deque<Lane> lanes_;  // none after ring_made_: the device copies pageable memory
     std::size_t next_lane_ = 0;
-    std::unordered_map<Block*, std::shared_future<void>> preparing_;
-    std::deque<Worker> preparers_;
-    std::size_t next_preparer_ = 0;
+    std::unordered_map<Block*, std::shared_future<void>> committing_;
+    std::deque<Worker> committers_;
+    std::size_t next_committer_ = 0;
     std::vector<std::shared_ptr<Room>> rooms_;  // kept until every copy has arrived
     std::unique_ptr<Worker> issuer_;
 };

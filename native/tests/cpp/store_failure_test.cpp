@@ -75,6 +75,7 @@ TEST_P(AnOffloadsCall, ThatFailsLeavesTheDeviceAndASecondTryWorks) {
             for (const Slot slot : slots) {  // what a sleep that fails does
                 bench.store().release(slot);
             }
+            bench.store().drain();
             const StoreStats stats = bench.store().stats();
             EXPECT_EQ(stats.committed, 0u);
             EXPECT_EQ(bench.driver.pinned(), stats.pinned) << "only buffers are left";
@@ -266,6 +267,7 @@ TEST(Memory, WhatTheDriverWillNotUnpinIsKeptCountedAndNeverUsedAgain) {
     bench.store().prepare(slot);
     bench.driver.faults.fail("unpin", 1);
     bench.store().release(slot);
+    bench.store().drain();
     StoreStats stats = bench.store().stats();
     EXPECT_EQ(stats.reserved, 0u);
     EXPECT_EQ(stats.committed, 4 * mib);
@@ -274,6 +276,7 @@ TEST(Memory, WhatTheDriverWillNotUnpinIsKeptCountedAndNeverUsedAgain) {
     const Slot next = bench.book(4 * mib);
     bench.store().prepare(next);  // elsewhere: pinning the same place twice would be a violation
     bench.store().release(next);
+    bench.store().drain();
     stats = bench.store().stats();
     EXPECT_EQ(stats.pinned, 4 * mib);
     EXPECT_EQ(bench.driver.violations, 0u);

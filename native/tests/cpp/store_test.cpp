@@ -3,6 +3,7 @@
 
 #include <array>
 #include <filesystem>
+#include <future>
 #include <iterator>
 #include <thread>
 
@@ -121,11 +122,28 @@ TEST_P(EveryKind, StatsAreExact) {
 
     bench.store().release(slots[0]);
     bench.store().release(slots[0]);  // not booked any more: nothing to do
+    bench.store().drain();
     stats = bench.store().stats();
     EXPECT_EQ(stats.reserved, 10 * mib);
     EXPECT_EQ(stats.committed, 4 * mib);
     EXPECT_EQ(bench.driver.pinned(), stats.pinned);
     EXPECT_EQ(bench.driver.memory_of_host().committed(), stats.committed + buffers);
+}
+
+TEST_P(EveryKind, AReleaseDoesNotWaitForTheDriverToUnpin) {
+    StoreBench bench(GetParam());
+    DeviceBytes device(bench.driver, 4 * mib);
+    const Slot slot = bench.book(4 * mib);
+    bench.offload(device, std::array{slot});
+    const std::size_t committed = bench.store().stats().committed;
+    std::promise<void> gate;
+    bench.driver.memory_of_host().before_decommit = [passed = gate.get_future().share()] { passed.wait(); };
+    bench.store().release(slot);  // would hang if it waited
+    EXPECT_EQ(bench.store().stats().reserved, 0u);
+    EXPECT_EQ(bench.store().stats().committed, committed) << "held until it is really given back";
+    gate.set_value();
+    bench.store().drain();
+    EXPECT_EQ(bench.store().stats().committed, 0u);
 }
 
 TEST_P(EveryKind, ReleasedSlotsAreUsedAgain) {
@@ -232,7 +250,8 @@ TEST_P(EveryKind, TransfersRunSideBySideAndLeaveNoThreadBehind) {
     StoreBench bench(GetParam());
     DeviceBytes one(bench.driver, 16 * mib);
     DeviceBytes two(bench.driver, 16 * mib);
-    bench.store();
+    bench.store().release(bench.book(4 * mib));
+    bench.store().drain();  // the thread that takes down what is released stays with the store
     const std::size_t threads = threads_of_process();
     const auto cycle = [&bench](DeviceBytes& device, std::uint64_t salt) {
         for (std::uint64_t round = 0; round < 4; ++round) {

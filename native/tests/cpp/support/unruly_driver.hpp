@@ -109,6 +109,9 @@ class UnrulyHost final : public HostMemory {
         committed_.insert_or_assign(address, bytes);
     }
     void decommit(void* address, std::size_t bytes) noexcept override {
+        if (before_decommit) {
+            before_decommit();
+        }
         posix_memory().decommit(address, bytes);
         const std::lock_guard lock(mutex_);
         committed_.erase(address);
@@ -126,7 +129,8 @@ class UnrulyHost final : public HostMemory {
     }
 
     std::size_t room = unlimited;  // what available() answers
-    double commit_seconds = 0;     // each commit takes
+    std::function<void()> before_decommit;
+    double commit_seconds = 0;  // each commit takes
     std::atomic<std::size_t> address_space = 0;
 
    private:
