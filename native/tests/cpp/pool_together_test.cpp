@@ -32,7 +32,7 @@ class Gate {
     ~Gate() { open(); }
     Gate(const Gate&) = delete;
     Gate& operator=(const Gate&) = delete;
-    void wait() { reached_.get_future().wait(); }
+    void wait() { EXPECT_EQ(reached_.get_future().wait_for(20s), std::future_status::ready) << "nobody came"; }
     void open() {
         if (!opened_.exchange(true)) {
             open_.set_value();
