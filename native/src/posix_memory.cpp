@@ -3,20 +3,17 @@
 // A reservation is writable from the start: opening a range for each commit would take the process's memory lock for
 // writing, and sixteen threads that commit their own ranges would stand in line behind it.
 //
-// commit() works on one thread; who is in a hurry calls it for disjoint ranges from many. A commit that fails leaves
-// its whole range decommitted.
+// commit() touches page by page, on one thread; who is in a hurry calls it for disjoint ranges from many. That is
+// faster than to have the kernel populate the range (MADV_POPULATE_WRITE), which holds the process's memory lock all
+// the while and so stands in the way of a driver that pins: 2.0 against 2.3 to 3.1 s for a first offload of 61 GiB on
+// an H200.
 #include <sys/mman.h>
 
-#include <cerrno>
 #include <cstring>
-#include <string>
-#include <system_error>
 
 #include "address_space.hpp"
-#include "dormouse/error.hpp"
 #include "dormouse/host_memory.hpp"
 #include "dormouse/limits.hpp"
-#include "populate.hpp"
 
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
@@ -26,20 +23,17 @@ namespace dormouse {
 
 namespace {
 
-// madvise(2) as populate() wants it.
-int advise(void* address, std::size_t bytes, int advice) {
-    return madvise(address, bytes, advice);
-}
-
 class PosixMemory final : public HostMemory {
    public:
     void* reserve(std::size_t bytes) override { return reserve_addresses(bytes, PROT_READ | PROT_WRITE); }
 
     void unreserve(void* address, std::size_t bytes) noexcept override { unreserve_addresses(address, bytes); }
 
+    // An atomic "or nothing" is a write to the kernel and none to anybody else.
     void commit(void* address, std::size_t bytes) override {
-        if (const int code = populate(address, bytes, &advise); code != 0) {
-            fail(address, bytes, code);
+        const std::size_t page = whole_pages(1);
+        for (std::size_t at = 0; at < bytes; at += page) {
+            __atomic_fetch_or(static_cast<char*>(address) + at, char{0}, __ATOMIC_RELAXED);
         }
     }
 
@@ -52,12 +46,6 @@ class PosixMemory final : public HostMemory {
     void copy(void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
 
     std::size_t available() override { return available_host_memory(); }
-
-   private:
-    [[noreturn]] void fail(void* address, std::size_t bytes, int code) {
-        decommit(address, bytes);
-        throw host_out_of_memory(bytes, available(), "pages of the host: " + std::system_category().message(code));
-    }
 };
 
 }  // namespace

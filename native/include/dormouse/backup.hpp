@@ -67,7 +67,7 @@ struct StoreOptions {
     // "registered": the whole backup pinned. "ring": unpinned, moved through a few pinned buffers. "auto": registered
     // where RLIMIT_MEMLOCK and the driver allow it, else ring.
     std::string kind = "auto";
-    unsigned threads = 0;                 // that touch, pin and copy; 0 means one per core, 16 at most
+    unsigned threads = 0;                 // that touch and copy; 0 means three quarters of the cores, 16 at most
     std::size_t ring_buffer = 16u << 20;  // bytes of one pinned buffer; each thread has two
     bool check_host_memory = true;        // refuse what the host's free memory can't hold
 };

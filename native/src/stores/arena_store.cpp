@@ -34,9 +34,8 @@ ArenaStore::Kind ArenaStore::kind_of(const std::string& name) {
 ArenaStore::ArenaStore(Driver& driver, const StoreOptions& options, std::function<std::size_t()> lockable)
     : driver_(driver),
       kind_(kind_of(options.kind)),
-      checks_host_memory_(options.check_host_memory),
       lockable_(std::move(lockable)),
-      ground_(driver),
+      ground_(driver, options.check_host_memory),
       equipment_(driver, options.ring_buffer, options.threads),
       reaper_(driver.clock()) {
     if (options.ring_buffer == 0) {
@@ -59,7 +58,8 @@ bool ArenaStore::may_pin(std::size_t bytes) {
         reason_ = "the driver can't pin memory of the host";
         return false;
     }
-    const std::size_t needed = bytes + bytes_of([](const Block& block) { return block.to_be_pinned(); });
+    const std::size_t needed =
+        bytes + bytes_of([](const Block& block) { return block.to_be_pinned() ? block.bytes() : 0; });
     const std::size_t allowed = lockable_();
     if (needed <= allowed) {
         reason_ = kind_ == Kind::registered ? "asked for" : "the driver can pin and RLIMIT_MEMLOCK allows it";
@@ -73,10 +73,11 @@ bool ArenaStore::may_pin(std::size_t bytes) {
 }
 
 void ArenaStore::check_host_memory(std::size_t bytes) {
-    if (!checks_host_memory_) {
+    if (!ground_.checks_host_memory) {
         return;
     }
-    const std::size_t needed = bytes + bytes_of([](const Block& block) { return !block.committed(); });
+    const std::size_t needed =
+        bytes + bytes_of([](const Block& block) { return block.bytes() - block.committed_bytes(); });
     const std::size_t available = driver_.host().available();
     if (needed > available) {
         throw host_out_of_memory(needed, available, raise_memory);
@@ -193,11 +194,11 @@ std::unique_ptr<Transfer> ArenaStore::restore() {
     return transfer(Direction::restore, Priority::normal);
 }
 
-std::size_t ArenaStore::bytes_of(const std::function<bool(const Block&)>& holds) const {
+std::size_t ArenaStore::bytes_of(const std::function<std::size_t(const Block&)>& count) const {
     std::size_t bytes = 0;
     for (const auto& [slot, room] : rooms_) {
         for (const Block& block : room->blocks()) {
-            bytes += holds(block) ? block.bytes() : 0;
+            bytes += count(block);
         }
     }
     return bytes;
@@ -209,10 +210,10 @@ StoreStats ArenaStore::stats() {
     StoreStats stats;
     stats.kind = pins_ ? "registered" : "ring";
     stats.reason = reason_;
-    stats.reserved = bytes_of([](const Block&) { return true; });
-    stats.committed = lost + ground_.leaving + bytes_of([](const Block& block) { return block.committed(); });
+    stats.reserved = bytes_of(&Block::bytes);
+    stats.committed = lost + ground_.leaving + bytes_of(&Block::committed_bytes);
     stats.pinned = lost + ground_.leaving_pinned + equipment_.buffer_bytes +
-                   bytes_of([](const Block& block) { return block.pinned(); });
+                   bytes_of([](const Block& block) { return block.pinned() ? block.bytes() : 0; });
     const std::lock_guard note(ground_.mutex);
     if (ground_.pin_failures != 0) {
         stats.reason += "; could not be pinned: " + std::to_string(ground_.pin_failures) +

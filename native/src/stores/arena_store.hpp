@@ -39,12 +39,11 @@ class ArenaStore final : public BackupStore {
     bool may_pin(std::size_t bytes);
     std::shared_ptr<Room> find(Slot slot);
     std::unique_ptr<Transfer> transfer(Direction direction, Priority priority);
-    // Of all blocks of all slots for which `holds` says yes. Wants mutex_.
-    std::size_t bytes_of(const std::function<bool(const Block&)>& holds) const;
+    // The sum of what `count` says of each block of each slot. Wants mutex_.
+    std::size_t bytes_of(const std::function<std::size_t(const Block&)>& count) const;
 
     Driver& driver_;
     const Kind kind_;
-    const bool checks_host_memory_;
     const std::function<std::size_t()> lockable_;
     Ground ground_;
     Equipment equipment_;

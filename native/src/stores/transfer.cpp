@@ -62,13 +62,13 @@ void StoreTransfer::add_block(const std::shared_ptr<Room>& room, Block& block, c
     if (direction_ == Direction::restore) {
         throw illegal_state("a restore was asked of a slot that holds nothing");
     }
-    const std::shared_future<void> committed = being_committed(room, block);
+    const Commits commits = being_committed(room, block);
     if (!issuer_) {
         issuer_ = std::make_unique<Worker>(ground_.driver.clock());
     }
-    issuer_->post([this, &block, part, committed] {
-        if (committed.valid()) {
-            committed.get();
+    issuer_->post([this, &block, part, commits] {
+        for (const std::shared_future<void>& commit : *commits) {
+            commit.get();
         }
         block.pin(ground_);
         block.ready(ground_.driver.clock());
@@ -76,24 +76,25 @@ void StoreTransfer::add_block(const std::shared_ptr<Room>& room, Block& block, c
     });
 }
 
-// Not valid for a block that is committed already.
-std::shared_future<void> StoreTransfer::being_committed(const std::shared_ptr<Room>& room, Block& block) {
+// Hands the parts of a block out to the threads that commit, once. None for a block that is committed already.
+StoreTransfer::Commits StoreTransfer::being_committed(const std::shared_ptr<Room>& room, Block& block) {
     if (const auto known = committing_.find(&block); known != committing_.end()) {
         return known->second;
     }
-    if (block.committed()) {
-        return {};
+    const auto commits = std::make_shared<std::vector<std::shared_future<void>>>();
+    for (std::size_t part = 0; part < block.parts() && !block.committed(); ++part) {
+        if (committers_.size() < equipment_.threads) {
+            committers_.emplace_back(ground_.driver.clock());
+        }
+        Worker& worker = committers_[next_committer_++ % equipment_.threads];
+        // A task that is dropped breaks its promise, which wakes who waits for it.
+        const auto task =
+            std::make_shared<std::packaged_task<void()>>([this, room, &block, part] { block.commit(ground_, part); });
+        commits->push_back(task->get_future().share());
+        worker.post([task] { (*task)(); });
     }
-    if (committers_.size() < equipment_.threads) {
-        committers_.emplace_back(ground_.driver.clock());
-    }
-    Worker& worker = committers_[next_committer_++ % equipment_.threads];
-    // A task that is dropped breaks its promise, which wakes who waits for it.
-    const auto task = std::make_shared<std::packaged_task<void()>>([this, room, &block] { block.commit(ground_); });
-    const std::shared_future<void> future = task->get_future().share();
-    worker.post([task] { (*task)(); });
-    committing_.emplace(&block, future);
-    return future;
+    committing_.emplace(&block, commits);
+    return commits;
 }
 
 void StoreTransfer::send(const Block& block, const Part& part) {

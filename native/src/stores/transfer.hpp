@@ -39,7 +39,8 @@ class StoreTransfer final : public Transfer {
 
    private:
     void add_block(const std::shared_ptr<Room>& room, Block& block, const Part& part);
-    std::shared_future<void> being_committed(const std::shared_ptr<Room>& room, Block& block);
+    using Commits = std::shared_ptr<std::vector<std::shared_future<void>>>;
+    Commits being_committed(const std::shared_ptr<Room>& room, Block& block);
     void send(const Block& block, const Part& part);
     void send_through_ring(const Part& part);
     void make_lanes();
@@ -60,7 +61,7 @@ class StoreTransfer final : public Transfer {
     bool ring_made_ = false;
     std::deque<Lane> lanes_;  // none after ring_made_: the device copies pageable memory
     std::size_t next_lane_ = 0;
-    std::unordered_map<Block*, std::shared_future<void>> committing_;
+    std::unordered_map<Block*, Commits> committing_;
     std::deque<Worker> committers_;
     std::size_t next_committer_ = 0;
     std::vector<std::shared_ptr<Room>> rooms_;  // kept until every copy has arrived

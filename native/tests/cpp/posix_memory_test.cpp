@@ -8,7 +8,6 @@
 
 #include "dormouse/error.hpp"
 #include "dormouse/host_memory.hpp"
-#include "populate.hpp"
 #include "process_memory.hpp"
 
 namespace dormouse {
@@ -107,68 +106,6 @@ TEST(PosixMemory, AReservationBeyondALimitOfTheProcessIsHostOutOfMemory) {
         }
     });
     EXPECT_EQ(answer, 3);
-}
-
-// A hole in the range makes the kernel give up half way, when the first part has its pages already.
-TEST(PosixMemory, ACommitThatFailsHalfWayLeavesNothingCommitted) {
-    auto* address = static_cast<char*>(posix_memory().reserve(128 * mib));
-    posix_memory().unreserve(address + 64 * mib, 64 * mib);
-    const auto before = resident_bytes();
-    EXPECT_THROW(posix_memory().commit(address, 128 * mib), host_out_of_memory);
-    EXPECT_LT(resident_bytes(), before + 32 * mib);
-    posix_memory().commit(address, 2 * mib);
-    EXPECT_EQ(*address, 0);
-    posix_memory().unreserve(address, 64 * mib);
-}
-
-// populate(), with kernels played by functions.
-
-int calls = 0;
-
-int old_kernel(void* /*address*/, std::size_t /*bytes*/, int /*advice*/) {
-    ++calls;
-    errno = EINVAL;
-    return -1;
-}
-
-int interrupted_once(void* /*address*/, std::size_t /*bytes*/, int /*advice*/) {
-    errno = EINTR;
-    return calls++ == 0 ? -1 : 0;
-}
-
-template <int code>
-int second_step_fails(void* /*address*/, std::size_t /*bytes*/, int /*advice*/) {
-    errno = code;
-    return calls++ == 1 ? -1 : 0;
-}
-
-TEST(Populate, AnOldKernelsPagesAreTouchedByHand) {
-    void* raw = mmap(nullptr, 8 * mib, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    ASSERT_NE(raw, MAP_FAILED);
-    *static_cast<char*>(raw) = 9;
-    calls = 0;
-    const auto before = resident_bytes();
-    EXPECT_EQ(populate(raw, 8 * mib, &old_kernel), 0);
-    EXPECT_GE(resident_bytes(), before + 7 * mib);
-    EXPECT_EQ(*static_cast<char*>(raw), 9);
-    EXPECT_EQ(calls, 1);
-    munmap(raw, 8 * mib);
-}
-
-TEST(Populate, AnInterruptedStepIsTriedAgain) {
-    calls = 0;
-    EXPECT_EQ(populate(nullptr, 4 * mib, &interrupted_once), 0);
-    EXPECT_EQ(calls, 2);
-}
-
-TEST(Populate, WhatTheKernelRefusesIsReportedAtOnce) {
-    calls = 0;
-    EXPECT_EQ(populate(nullptr, 1024 * mib, &second_step_fails<ENOMEM>), ENOMEM);
-    EXPECT_EQ(calls, 2);
-    calls = 0;
-    EXPECT_EQ(populate(nullptr, 1024 * mib, &second_step_fails<EFAULT>), EFAULT);
-    calls = 0;
-    EXPECT_EQ(populate(nullptr, 1024 * mib, &second_step_fails<EHWPOISON>), EHWPOISON);
 }
 
 }  // namespace

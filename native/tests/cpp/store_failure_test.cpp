@@ -261,6 +261,27 @@ TEST(Memory, ReserveBooksNothingWhenAddressSpaceEnds) {
     EXPECT_EQ(bench.driver.faults.calls("host_reserve"), 3u) << "the first region still has its other half";
 }
 
+TEST(Memory, ThatSomebodyTookSinceItWasBookedIsRefusedBeforeItIsTouched) {
+    for (const bool checks : {true, false}) {
+        StoreBench bench("registered");
+        bench.options.check_host_memory = checks;
+        DeviceBytes device(bench.driver, 8 * mib);
+        device.fill(1);
+        const auto slots = bench.store().reserve(std::vector<std::size_t>(2, 4 * mib));
+        bench.driver.memory_of_host().room = mib;
+        if (checks) {
+            EXPECT_THROW(bench.offload(device, slots), host_out_of_memory);
+            EXPECT_EQ(bench.driver.memory_of_host().committed(), 0u);
+            EXPECT_TRUE(device.holds(1));
+            bench.driver.memory_of_host().room = unlimited;
+        }
+        bench.offload(device, slots);
+        device.fill(2);
+        bench.restore(device, slots);
+        EXPECT_TRUE(device.holds(1));
+    }
+}
+
 TEST(Memory, WhatTheDriverWillNotUnpinIsKeptCountedAndNeverUsedAgain) {
     StoreBench bench("registered");
     const Slot slot = bench.book(4 * mib);
