@@ -62,8 +62,9 @@ def _on_gpu(report: Report, asked: argparse.Namespace, plan: Plan) -> dict[str, 
         report.section(
             "host_memory", lambda record: use_host_memory(torch, record, rounded_bytes(shape) + 20 * GIB)
         )
-    for store in asked.stores:
-        _ours(report, "cuda", store, Setting(rig, shape, plan, "cuda"), asked.device)
+    for number, store in enumerate(asked.stores):
+        setting = Setting(rig, shape, plan, "cuda", brief=number > 0)
+        _ours(report, "cuda", store, setting, asked.device)
         rig.tidy(report.records[f"ours-{store}"])
     makers: dict[str, Callable[[], Subject]] = {
         "cumem": lambda: rivals.CuMem(rig, shape),

@@ -10,10 +10,12 @@ from typing import Any
 
 from dormouse_native.bench.shapes import GIB
 
+_BEGIN = time.monotonic()
 
-def say(line: str) -> None:
-    """Print at once: a crash must not take lines with it."""
-    sys.stdout.write(line + "\n")
+
+def say(line: str, *, stamp: bool = True) -> None:
+    """Print at once, behind the seconds since the start: a crash must not take lines with it."""
+    sys.stdout.write(f"{time.monotonic() - _BEGIN:6.1f} {line}\n" if stamp else f"{line}\n")
     sys.stdout.flush()
 
 

@@ -17,12 +17,17 @@ from dormouse_native.bench.subjects import Ours
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What one pool is measured with. `bystander` is the kind of the other process, or None to have none."""
+    """What one pool is measured with.
+
+    `bystander` is the kind of the other process, or None to have none. `brief` leaves out what does not depend on the
+    kind of store.
+    """
 
     rig: Rig
     shape: Shape
     plan: Plan
     bystander: str | None = None
+    brief: bool = False
 
 
 def measure_ours(open_it: Callable[[], Pool], setting: Setting, record: Record) -> None:
@@ -34,6 +39,8 @@ def measure_ours(open_it: Callable[[], Pool], setting: Setting, record: Record) 
         watched = Watched(subject, record, plan)
         first_and_later(watched)
         _account_for_memory(subject.pool, record, at_first)
+        if setting.brief:
+            return
         _staged(watched, subject, shape)
         _first_again(watched, subject)
         _unhooked_writer(watched, shape)
@@ -58,14 +65,15 @@ def _account_for_memory(pool: Pool, record: Record, before: dict[str, int]) -> N
 
 
 def _staged(watched: Watched, subject: Ours, shape: Shape) -> None:
-    """First sleeps of weights that were staged: only what a discard keeps of the KV cache is left to copy."""
+    """First sleeps of weights that were staged: nothing is left to copy."""
     record = watched.record
-    left = sum(size for size in shape.kv_cache if size <= shape.keep_up_to)
+    subject.pool.release_backups()
+    record.value("stage_from_nothing", _stage(subject))
     for _ in range(watched.plan.repeats):
-        subject.pool.release_backups()
+        subject.pool.mark_dirty()
         record.value("stage_unthrottled", _stage(subject))
         details = watched.sleep("first_sleep_staged")
-        clean = _bytes(details, "clean") >= shape.weights_bytes and _bytes(details, "copied") <= left
+        clean = _bytes(details, "clean") >= shape.weights_bytes and _bytes(details, "copied") == 0
         record.check("a staged sleep had to copy weights", right=clean)
         watched.wake("wake_at_once")
 

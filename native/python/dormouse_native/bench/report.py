@@ -62,7 +62,7 @@ class Report:
         self.save(summary=summary)
         for name, text in self.failures.items():
             say(f"-- {name}\n{text}")
-        say(json.dumps(summary))
+        say(json.dumps(summary), stamp=False)
         return 1 if self.failures or wrong else 0
 
 
