@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <thread>
 #include <vector>
 
 #include "dormouse/error.hpp"
@@ -483,6 +484,21 @@ TEST_P(StagingTest, AFreeDuringStagingWaitsForAPieceAtMostAndLeavesNoBackup) {
     rig->stop_staging();
     EXPECT_EQ(rig->stats().store.reserved, 0U);
     EXPECT_EQ(rig.mapped(), 0U);
+}
+
+TEST_P(StagingTest, AfterAFreeItGoesOnWithTheNextSegment) {
+    Rig rig(GetParam());
+    const Written gone = rig.write(10 * MiB, "weights");
+    const Written stays = rig.write(2 * MiB, "weights");
+    rig->stage({.bytes_per_second = 50.0 * MiB, .piece_bytes = MiB});
+    while (rig->stats().staging.done_bytes == 0) {
+        std::this_thread::yield();
+    }
+    rig->free(gone.address);
+    rig->wait_staged();
+    EXPECT_EQ(rig->stats().staging.error, "");
+    EXPECT_EQ(rig.tag("weights").backup_bytes, stays.bytes);
+    EXPECT_EQ(rig->stats().store.reserved, stays.bytes);
 }
 
 }  // namespace
