@@ -18,7 +18,6 @@
 #include <mutex>
 #include <set>
 #include <system_error>
-#include <thread>
 #include <vector>
 
 #include "address_space.hpp"
@@ -26,6 +25,7 @@
 #include "dormouse/error.hpp"
 #include "dormouse/limits.hpp"
 #include "drivers/books.hpp"
+#include "drivers/side_by_side.hpp"
 
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
@@ -36,9 +36,10 @@ namespace dormouse {
 namespace {
 
 constexpr std::size_t huge_page = std::size_t{2} << 20;
-// A digest of less is done before a thread has started.
+// A digest or copy of less is done before a thread has started.
 constexpr std::size_t worth_threads = std::size_t{8} << 20;
 constexpr std::size_t digest_piece = std::size_t{2} << 20;
+constexpr std::size_t copy_piece = std::size_t{4} << 20;
 
 std::size_t installed_memory() {
     return static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
@@ -156,12 +157,12 @@ class HostDriver final : public Driver {
 
     void copy_to_device(Address to, const void* from, std::size_t bytes, Stream stream) override {
         check("copy_to_device", to, bytes, stream);
-        std::memcpy(pointer(to), from, bytes);
+        copy(pointer(to), from, bytes);
     }
 
     void copy_to_host(void* to, Address from, std::size_t bytes, Stream stream) override {
         check("copy_to_host", from, bytes, stream);
-        std::memcpy(to, pointer(from), bytes);
+        copy(to, pointer(from), bytes);
     }
 
     void synchronize(Stream stream) override { check("synchronize", 0, 0, stream); }
@@ -205,6 +206,19 @@ class HostDriver final : public Driver {
         books_.refuse(call, code, std::system_category().message(code));
     }
 
+    // One core moves half of what the memory can, or less.
+    static void copy(void* to, const void* from, std::size_t bytes) noexcept {
+        if (bytes < worth_threads) {
+            std::memcpy(to, from, bytes);
+            return;
+        }
+        side_by_side((bytes + copy_piece - 1) / copy_piece, [=](std::size_t i) noexcept {
+            const std::size_t begin = i * copy_piece;
+            std::memcpy(static_cast<char*>(to) + begin, static_cast<const char*>(from) + begin,
+                        std::min(copy_piece, bytes - begin));
+        });
+    }
+
     void check(std::string_view call, Address address, std::size_t bytes, Stream stream) {
         const std::lock_guard lock(mutex_);
         if (stream != nullptr && !streams_.contains(reinterpret_cast<std::uintptr_t>(stream))) {
@@ -242,26 +256,17 @@ void HostDriver::digest(std::span<const Range> ranges, std::span<std::uint64_t> 
         total += ranges[i].bytes;
     }
     std::vector<std::atomic<std::uint64_t>> sums(ranges.size());
-    std::atomic<std::size_t> next = 0;
-    const auto work = [&]() noexcept {
-        for (std::size_t i = next++; i < pieces.size(); i = next++) {
-            const Piece& piece = pieces[i];
-            sums[piece.range] += digest_of(pointer(ranges[piece.range].address + piece.offset), piece.bytes,
-                                           piece.offset / sizeof(std::uint64_t));
-        }
+    const auto add = [&](std::size_t i) noexcept {
+        const Piece& piece = pieces[i];
+        sums[piece.range] += digest_of(pointer(ranges[piece.range].address + piece.offset), piece.bytes,
+                                       piece.offset / sizeof(std::uint64_t));
     };
-    {
-        std::vector<std::jthread> helpers;
-        const std::size_t threads = total < worth_threads ? 1 : std::max(1U, std::thread::hardware_concurrency());
-        try {
-            helpers.reserve(threads);
-            while (helpers.size() + 1 < std::min(threads, pieces.size())) {
-                helpers.emplace_back(work);
-            }
-        } catch (const std::system_error&) {
-            // No more threads to be had: fewer do the same work.
+    if (total < worth_threads) {
+        for (std::size_t i = 0; i < pieces.size(); ++i) {
+            add(i);
         }
-        work();
+    } else {
+        side_by_side(pieces.size(), add);
     }
     std::copy(sums.begin(), sums.end(), out.begin());
 }
