@@ -64,12 +64,19 @@ using Opaque = void*;
     X(cuGetErrorName, int(int, const char**)) \
     X(cuGetErrorString, int(int, const char**)) \
     X(cuGetProcAddress_v2, int(const char*, void**, int, u64, int*))
-// clang-format on
 
-#define CONTROL_SYMBOLS(X)                                                                                           \
-    X(fake_reset)                                                                                                    \
-    X(fake_fail) X(fake_heal) X(fake_calls) X(fake_call_name) X(fake_violations) X(fake_last_violation) X(fake_live) \
-        X(fake_squat) X(fake_copy_rate)
+#define CONTROL_SYMBOLS(X) \
+    X(fake_reset) \
+    X(fake_fail) \
+    X(fake_heal) \
+    X(fake_calls) \
+    X(fake_call_name) \
+    X(fake_violations) \
+    X(fake_last_violation) \
+    X(fake_live) \
+    X(fake_squat) \
+    X(fake_copy_rate)
+// clang-format on
 
 inline void* library() {
     static void* const handle = [] {
