@@ -15,7 +15,7 @@ class PoolOptions(TypedDict, total=False):
     store: Literal["auto", "registered", "ring"]
     """Where backups live: all pinned, or unpinned behind a few pinned buffers; `auto` finds out what is allowed."""
     threads: int
-    """Threads that touch, pin and copy; 0 means one per core, at most 16."""
+    """Threads that touch and copy; 0 means three quarters of the cores, at most 16."""
     ring_buffer: int
     """Bytes of one pinned buffer of a ring; each thread has two."""
     check_host_memory: bool

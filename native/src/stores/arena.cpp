@@ -1,11 +1,10 @@
 #include "stores/arena.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <iterator>
 #include <numeric>
 
+#include "address_space.hpp"
 #include "dormouse/error.hpp"
 
 namespace dormouse {
@@ -15,11 +14,6 @@ namespace {
 constexpr std::size_t smallest_region = std::size_t{1} << 30;
 
 }  // namespace
-
-std::size_t Arena::rounded(std::size_t bytes) {
-    const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-    return (bytes + page - 1) / page * page;
-}
 
 Arena::~Arena() {
     for (const Region& region : regions_) {
@@ -93,11 +87,11 @@ std::vector<std::byte*> Arena::book(std::span<const std::size_t> sizes) {
     const std::lock_guard lock(mutex_);
     std::vector<std::byte*> booked;
     booked.reserve(sizes.size());
-    std::size_t left = std::transform_reduce(sizes.begin(), sizes.end(), std::size_t{0}, std::plus<>(), rounded);
+    std::size_t left = std::transform_reduce(sizes.begin(), sizes.end(), std::size_t{0}, std::plus<>(), whole_pages);
     try {
         for (const std::size_t bytes : sizes) {
-            booked.push_back(book_one(rounded(bytes), left));
-            left -= rounded(bytes);
+            booked.push_back(book_one(whole_pages(bytes), left));
+            left -= whole_pages(bytes);
         }
     } catch (...) {
         for (std::byte* address : booked) {

@@ -30,9 +30,6 @@ class Arena {
     // Gives back what book() returned.
     void free(std::byte* address) noexcept;
 
-    // `bytes` in whole pages.
-    static std::size_t rounded(std::size_t bytes);
-
    private:
     struct Extent {
         std::size_t bytes;

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "address_space.hpp"
 #include "dormouse/error.hpp"
 #include "dormouse/limits.hpp"
 
@@ -93,7 +94,7 @@ std::vector<Slot> ArenaStore::reserve(std::span<const std::size_t> sizes) {
         if (bytes == 0 || bytes > unlimited / 4 || total > unlimited / 4) {
             throw invalid_argument("a slot of " + readable(bytes) + " can't be booked");
         }
-        total += Arena::rounded(bytes);
+        total += whole_pages(bytes);
     }
 
     drain();
@@ -108,7 +109,7 @@ std::vector<Slot> ArenaStore::reserve(std::span<const std::size_t> sizes) {
         slots.reserve(sizes.size());
         rooms_.reserve(rooms_.size() + sizes.size());
         for (std::size_t i = 0; i < sizes.size(); ++i) {
-            rooms.push_back(std::make_shared<Room>(ground_, places[i], Arena::rounded(sizes[i]), pins_));
+            rooms.push_back(std::make_shared<Room>(ground_, places[i], whole_pages(sizes[i]), pins_));
         }
     } catch (...) {
         for (std::size_t i = rooms.size(); i < places.size(); ++i) {

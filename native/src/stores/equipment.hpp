@@ -13,7 +13,7 @@ namespace dormouse {
 
 // Outlives every transfer that uses it.
 struct Equipment {
-    // `threads`: 0 means one per core.
+    // `threads`: 0 means three quarters of the cores, 16 at most.
     Equipment(Driver& driver, std::size_t ring_buffer, unsigned threads);
 
     Shelf<OwnedStream>& streams(Priority priority) { return priority == Priority::low ? low : normal; }
@@ -24,7 +24,7 @@ struct Equipment {
 
     Driver& driver;
     const std::size_t ring_buffer;              // bytes
-    const unsigned threads;                     // that prepare blocks
+    const unsigned threads;                     // that commit parts of blocks
     std::atomic<std::size_t> buffer_bytes = 0;  // made so far
     Shelf<OwnedStream> normal;
     Shelf<OwnedStream> low;

@@ -6,6 +6,7 @@
 #include <iostream>
 #include <random>
 
+#include "address_space.hpp"
 #include "support/unruly_driver.hpp"
 
 namespace dormouse {
@@ -25,9 +26,9 @@ class ArenaTest : public ::testing::Test {
 TEST_F(ArenaTest, BooksSideBySideWithoutRoundingBeyondAPage) {
     const auto places = arena.book(std::array{2 * mib, std::size_t{5000}, 4 * mib});
     EXPECT_EQ(places[1], places[0] + 2 * mib);
-    EXPECT_EQ(places[2], places[1] + Arena::rounded(5000));
-    EXPECT_LT(Arena::rounded(5000), 5000 + 65536u);
-    EXPECT_EQ(Arena::rounded(2 * mib), 2 * mib);
+    EXPECT_EQ(places[2], places[1] + whole_pages(5000));
+    EXPECT_LT(whole_pages(5000), 5000 + 65536u);
+    EXPECT_EQ(whole_pages(2 * mib), 2 * mib);
 }
 
 TEST_F(ArenaTest, WhatWasFreedIsUsedAgainAndNeighboursBecomeOne) {
@@ -86,9 +87,9 @@ TEST_F(ArenaTest, RandomBookingsNeverOverlapAndAllComesBack) {
             const std::size_t bytes = 1 + random() % (40 * mib);
             std::byte* place = book(bytes);
             const auto next = live.lower_bound(place);
-            ASSERT_TRUE(next == live.end() || place + Arena::rounded(bytes) <= next->first);
+            ASSERT_TRUE(next == live.end() || place + whole_pages(bytes) <= next->first);
             ASSERT_TRUE(next == live.begin() || std::prev(next)->first + std::prev(next)->second <= place);
-            live[place] = Arena::rounded(bytes);
+            live[place] = whole_pages(bytes);
         } else if (!live.empty()) {
             const auto it = std::next(live.begin(), static_cast<long>(random() % live.size()));
             arena.free(it->first);
