@@ -9,8 +9,8 @@
 
 namespace dormouse {
 
-Pool::Pool(std::unique_ptr<Driver> driver, int device, PoolOptions options)
-    : impl_(std::make_unique<Impl>(std::move(driver), device, std::move(options))) {}
+Pool::Pool(std::unique_ptr<Driver> driver, int device, PoolOptions options, const Seams& seams)
+    : impl_(std::make_unique<Impl>(std::move(driver), device, std::move(options), seams)) {}
 
 Pool::~Pool() {
     if (impl_ && ::getpid() != impl_->process) {

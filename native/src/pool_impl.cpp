@@ -31,13 +31,13 @@ std::string words_of(const std::exception_ptr& failure) {
 
 }  // namespace
 
-Pool::Impl::Impl(std::unique_ptr<Driver> device_driver, int device_index, PoolOptions pool_options)
+Pool::Impl::Impl(std::unique_ptr<Driver> device_driver, int device_index, PoolOptions pool_options, const Seams& seams)
     : driver(std::move(device_driver)),
       device(device_index),
       options(std::move(pool_options)),
       granularity(checked_granularity(options, driver->granularity())),
-      memory(make_driver_memory(*driver)),
-      store(make_store(*driver, options.store)),
+      memory(seams.memory ? seams.memory(*driver) : make_driver_memory(*driver)),
+      store(seams.store ? seams.store(*driver) : make_store(*driver, options.store)),
       strays(*driver),
       parts{*driver, *memory, *store, options, strays, driver->create_stream(Priority::normal)},
       process(::getpid()),

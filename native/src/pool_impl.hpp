@@ -18,7 +18,7 @@
 namespace dormouse {
 
 struct Pool::Impl {
-    Impl(std::unique_ptr<Driver> driver, int device, PoolOptions options);
+    Impl(std::unique_ptr<Driver> driver, int device, PoolOptions options, const Seams& seams);
     ~Impl();
     Impl(const Impl&) = delete;
     Impl& operator=(const Impl&) = delete;

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -90,10 +91,16 @@ struct PoolStats {
     std::optional<Transition> last;
 };
 
+// Makes what stands at the two seams; a pool calls each once, with its driver. One that is left out means the driver's
+// own memory, and make_store(options.store).
+struct Seams {
+    std::function<std::unique_ptr<DeviceMemory>(Driver&)> memory;
+    std::function<std::unique_ptr<BackupStore>(Driver&)> store;
+};
+
 class Pool {
    public:
-    // Takes the driver; `memory` and `store` default to the driver's own memory and to make_store(options.store).
-    Pool(std::unique_ptr<Driver> driver, int device, PoolOptions options);
+    Pool(std::unique_ptr<Driver> driver, int device, PoolOptions options, const Seams& seams = {});
     ~Pool();
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;

@@ -1,0 +1,120 @@
+// Which calls a pool makes of its driver, how often and in which order: that is where its speed comes from.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "support/rig.hpp"
+
+namespace dormouse {
+namespace {
+
+using namespace dormouse::testing;
+using Calls = std::vector<std::string>;
+
+class CallsTest : public ::testing::TestWithParam<Kind> {
+   protected:
+    // What is called of the driver while `action` runs.
+    template <typename Action>
+    static Calls during(Rig& rig, Action action) {
+        std::mutex mutex;
+        Calls calls;
+        rig.steering->before([&](std::string_view call) {
+            const std::lock_guard lock(mutex);
+            calls.emplace_back(call);
+        });
+        action();
+        rig.steering->before({});
+        return calls;
+    }
+
+    static Calls phases(const Transition& transition) {
+        Calls names;
+        for (const auto& [name, seconds] : transition.phases) {
+            names.push_back(name);
+            EXPECT_GE(seconds, 0) << name;
+        }
+        return names;
+    }
+};
+INSTANTIATE_TEST_SUITE_P(On, CallsTest, ::testing::Values(on_host, on_cuda, on_acl),
+                         ::testing::PrintToStringParamName());
+
+std::ptrdiff_t count(const Calls& calls, const char* call) {
+    return std::count(calls.begin(), calls.end(), call);
+}
+
+TEST_P(CallsTest, AFreeWaitsForTheDeviceOnceIfItsMemoryIsMappedAndElseNotAtAll) {
+    Rig rig(GetParam());
+    std::vector<Address> weights;
+    for (int i = 0; i < 3; ++i) {
+        weights.push_back(rig.write(6 * MiB, "weights").address);
+    }
+    const Address cache = rig.write(6 * MiB, "kv_cache").address;
+    const Calls resident = during(rig, [&] { rig->free(weights[0]); });
+    EXPECT_EQ(count(resident, "synchronize_device"), 1);
+    EXPECT_EQ(resident.front(), "synchronize_device") << "before anything is unmapped";
+    rig->sleep(1);
+    for (const Address asleep : {weights[1], cache}) {
+        const Calls calls = during(rig, [&] { rig->free(asleep); });
+        EXPECT_EQ(count(calls, "synchronize_device") + count(calls, "synchronize"), 0);
+        EXPECT_EQ(count(calls, "unmap"), 0);
+    }
+}
+
+TEST_P(CallsTest, AWakeMapsAheadOfItsCopiesAndWaitsOnceAtItsEnd) {
+    Rig rig(GetParam());
+    const Written weights = rig.write(10 * MiB, "weights");  // three chunks
+    rig.write(6 * MiB, "kv_cache");                          // two, larger than what is kept
+    rig->sleep(1);
+    if (rig->stats().store.kind != "registered") {
+        GTEST_SKIP() << "a ring waits for its buffers: " << rig->stats().store.reason;
+    }
+    const Calls calls = during(rig, [&] { rig->wake({}); });
+    const Calls one{"create", "map", "allow", "copy_to_device"};
+    const Calls without_content{"create", "map", "allow"};
+    Calls wanted{"memory"};
+    for (int chunk = 0; chunk < 3; ++chunk) {
+        wanted.insert(wanted.end(), one.begin(), one.end());
+    }
+    for (int chunk = 0; chunk < 2; ++chunk) {  // while the copies run
+        wanted.insert(wanted.end(), without_content.begin(), without_content.end());
+    }
+    wanted.emplace_back("synchronize");
+    EXPECT_EQ(calls, wanted);
+    EXPECT_TRUE(weights.intact());
+}
+
+TEST_P(CallsTest, ASleepOfUnchangedBytesIsOneWaitOneDigestAndTheUnmapping) {
+    Rig rig(GetParam());
+    rig.write(10 * MiB, "weights");
+    rig->sleep(1);
+    rig->wake({});
+    if (!rig.digests) {
+        GTEST_SKIP() << "this device makes no digests, so that every sleep copies";
+    }
+    const Calls calls = during(rig, [&] { rig->sleep(1); });
+    EXPECT_EQ(calls,
+              (Calls{"synchronize_device", "digest", "unmap", "release", "unmap", "release", "unmap", "release"}));
+}
+
+TEST_P(CallsTest, EveryPhaseIsNamedInItsOrder) {
+    Rig rig(GetParam());
+    rig.write(6 * MiB, "weights");
+    rig.write(6 * MiB, "kv_cache");
+    Calls first{"synchronize", "book", "digest", "copy", "unmap"};
+    Calls later{"synchronize", "book", "digest", "unmap"};
+    if (!rig.digests) {
+        first = later = {"synchronize", "book", "copy", "unmap"};
+    }
+    EXPECT_EQ(phases(rig->sleep(1)), first);
+    EXPECT_EQ(phases(rig->wake({})), (Calls{"check", "queue", "map", "copy"}));
+    EXPECT_EQ(phases(rig->sleep(1)), later);
+    rig->wake({});
+    EXPECT_EQ(phases(rig->discard({"kv_cache"})), (Calls{"synchronize", "book", "unmap"}));
+}
+
+}  // namespace
+}  // namespace dormouse
