@@ -8,8 +8,9 @@ stay valid across a sleep.
 import dormouse_native
 
 pool = dormouse_native.pool("cuda", 0)            # made and installed once per process and device
-with dormouse_native.use_tag("weights"):          # what this thread allocates from here on
-    ...                                           # torch through dormouse_native.torch, others through malloc
+address = pool.malloc(1 << 30, "runtime")         # bytes and tag; rounded up to the device's granularity
+with dormouse_native.torch.memory_pool("weights"):  # torch's allocations of this thread (import it before)
+    ...
 pool.sleep(1)                                     # weights to the host, kv_cache dropped
 pool.wake()                                       # everything back at the same addresses
 ```
@@ -19,8 +20,9 @@ what has changed. A backup can be *staged* while the engine serves, so that even
 And a wake maps memory while it copies.
 
 What to rely on: a call that fails leaves the pool as it was, or says that it is fully asleep; no content is lost. Every
-call gives up the GIL. Errors are those of `dormouse_native.errors`. Drivers: ``cuda``, ``acl`` (Ascend), ``host``
-(RAM plays the device) and ``sim`` (time and memory are only counted).
+call that can take a while gives up the GIL. Sizes are bytes, times are seconds. Errors are those of
+`dormouse_native.errors`. Drivers: ``cuda``, ``acl`` (Ascend; it has no digests, so every sleep copies and nothing is
+staged), ``host`` (RAM plays the device) and ``sim`` (time and memory are only counted).
 
 `dormouse_native.torch` puts torch's allocations into the pool; `dormouse_native.residual` tells what a device holds
 besides it. Neither is imported by itself.
@@ -86,7 +88,7 @@ _made: dict[int, PoolOptions] = {}
 def pool(driver: str = "cuda", device: int = 0, **options: Unpack[PoolOptions]) -> Pool:
     """Return the pool that serves `device` in this process; the first call makes and installs it.
 
-    `options` are those of `Pool`. A later call may leave them out; other ones than the pool was made with, or another
+    `options` are those of `Pool`. A later call may leave them out; other ones than the first call gave, or another
     driver, raise `IllegalState`, because a pool never changes.
     """
     with _lock:
@@ -105,7 +107,11 @@ def pool(driver: str = "cuda", device: int = 0, **options: Unpack[PoolOptions]) 
 
 @contextmanager
 def use_tag(tag: str) -> Iterator[None]:
-    """Let this thread allocate under `tag` within the block; blocks nest, other threads are not touched."""
+    """Let this thread allocate under `tag` within the block; blocks nest, other threads are not touched.
+
+    It counts for what comes through the C functions, which is how torch allocates; `Pool.malloc` names its tag itself.
+    An empty tag raises `InvalidArgument`.
+    """
     before = set_tag(tag)
     try:
         yield

@@ -1,11 +1,16 @@
-"""What the pool raises. Each message says what to do; nothing is lost by any of these.
+"""What the pool raises. Each message says what to do; no content is lost by any of these.
+
+A sleep or discard that ends asleep but could not give all memory back says so in its message, as a `DriverError`
+(or as an `IllegalState`, where it was not the device's library that refused); the same call tries again.
 
 DormouseError
 ├── OutOfMemory        the device has no room: make some and call again
-├── HostOutOfMemory    the host has no room for a backup (RAM, cgroup or RLIMIT_MEMLOCK): nothing was moved
+├── HostOutOfMemory    the host has no room for a backup (RAM, cgroup or RLIMIT_MEMLOCK): nothing was given up
 ├── DriverError        a call of the device's library failed
-├── IllegalState       the call makes no sense now, the state is unchanged
+├── IllegalState       the call makes no sense now
 └── InvalidArgument    the call can never work: an unknown tag, level, driver or address
+
+What is not one of these is Python's own: a TypeError for an argument of a wrong type.
 """
 
 from __future__ import annotations
@@ -35,7 +40,7 @@ class OutOfMemory(_ShortageError):  # noqa: N818 - the names of the C++ core, on
 
 
 class HostOutOfMemory(_ShortageError):  # noqa: N818
-    """The host has no room for a backup of `needed` bytes. Raised before anything moves."""
+    """The host can't back or lock `needed` bytes of a backup. Raised before the device gives anything up."""
 
 
 class DriverError(DormouseError):
@@ -44,9 +49,9 @@ class DriverError(DormouseError):
     def __init__(self, message: str, call: str, code: int) -> None:
         super().__init__(message, call, code)
         self.call = call
-        """The function's name."""
+        """The function's name; `dlopen` where the library could not be loaded."""
         self.code = code
-        """What it answered."""
+        """What it answered; -1 where it is not there to be called."""
 
 
 class IllegalState(DormouseError):  # noqa: N818

@@ -19,13 +19,14 @@ class PoolOptions(TypedDict, total=False):
     ring_buffer: int
     """Bytes of one pinned buffer of a ring; each thread has two."""
     check_host_memory: bool
-    """Refuse a backup that the host's free memory can't hold."""
+    """Refuse a backup that the free memory of the host or of its cgroup can't hold."""
     retain: Literal["keep", "release"]
     """Whether a backup outlives the wake, so that the next sleep need not copy."""
     chunk_bytes: int
-    """Largest physical allocation; bigger segments are made of several."""
+    """Largest physical allocation in bytes, a multiple of the granularity; bigger segments are made of several."""
     keep_up_to: int
-    """A discard keeps segments up to this size (an engine's small runtime tensors); 0 keeps none."""
+    """A discarded kv_cache keeps the content of segments up to this size in bytes, where engines have small runtime
+    tensors, and discarded weights that of segments up to 2 MiB or this, whichever is less; 0 keeps none."""
     memory_retries: int
     """How often a wake that finds no room tries again."""
     retry_seconds: float

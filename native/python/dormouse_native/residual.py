@@ -42,7 +42,10 @@ class Residual:
 
 @dataclass(frozen=True)
 class Freed:
-    """What one step of `trim` gave back: the growth of the device's free memory and the shrinkage of our own RAM."""
+    """What one step of `trim` gave back: bytes by which the device's free memory grew and our own RAM shrank.
+
+    Below 0 where somebody took more meanwhile.
+    """
 
     device: int
     host: int
@@ -50,7 +53,7 @@ class Freed:
 
 @dataclass(frozen=True)
 class Trimmed:
-    """What each step of `trim` gave back; None where this torch has no such step."""
+    """What each step of `trim` gave back; None where torch does not run or has no such step."""
 
     garbage: Freed
     cached_blocks: Freed | None

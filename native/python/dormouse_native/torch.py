@@ -28,7 +28,7 @@ _pools: dict[tuple[int, str], Any] = {}
 
 
 def memory_module() -> Any:
-    """Return `torch.npu` where torch has an Ascend device, else `torch.cuda`."""
+    """Return `torch.npu` where torch_npu is installed, else `torch.cuda`."""
     torch = importlib.import_module("torch")
     try:
         importlib.import_module("torch_npu")
@@ -50,7 +50,8 @@ def allocator() -> Any:
 def memory_pool(tag: str) -> Iterator[Any]:
     """Let this thread's torch allocations on the current device come from the installed pool, under `tag`.
 
-    Yields torch's MemPool; there is one per device and tag. Raises `IllegalState` where no pool is installed.
+    Yields torch's MemPool; there is one per device and tag. Raises `IllegalState` where no pool is installed, or
+    where torch was told to use expandable segments.
     """
     module = memory_module()
     device = int(module.current_device())
