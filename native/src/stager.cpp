@@ -44,7 +44,7 @@ void Stager::start(std::vector<SegmentPtr> segments, const StageOptions& options
     for (const SegmentPtr& segment : segments) {
         fresh.total_bytes += segment->bytes();
     }
-    stopping_ = false;
+    stop_ = std::stop_source();
     copied_ = 0;
     {
         const std::lock_guard lock(books_);
@@ -66,7 +66,7 @@ void Stager::start(std::vector<SegmentPtr> segments, const StageOptions& options
 
 void Stager::stop() noexcept {
     const std::lock_guard control(control_);
-    stopping_ = true;
+    stop_.request_stop();
     if (thread_.joinable()) {
         thread_.join();
         parts_.driver.clock().catch_up(end_);
@@ -91,7 +91,7 @@ void Stager::run(const std::vector<SegmentPtr>& segments, const StageOptions& op
         const double begin = parts_.driver.clock().now();
         for (const SegmentPtr& segment : segments) {
             for (Chunk& chunk : segment->chunks) {
-                if (!stopping_) {
+                if (!stopping()) {
                     stage(*segment, chunk, options, begin);
                 }
             }
@@ -104,7 +104,7 @@ void Stager::run(const std::vector<SegmentPtr>& segments, const StageOptions& op
         const std::lock_guard lock(books_);
         end_ = parts_.driver.clock().now();
         stats_.active = false;
-        stats_.error = error.empty() && stopping_ ? "stopped" : error;
+        stats_.error = error.empty() && stopping() ? "stopped" : error;
     }
     ended_.notify_all();
 }
@@ -114,23 +114,8 @@ void Stager::stage(Segment& segment, Chunk& chunk, const StageOptions& options, 
     if (segment.freed || !chunk.usable()) {
         return;
     }
-    if (chunk.backup.slot == no_slot) {
-        // Touching and pinning takes a while: not under the lock, and not the chunk's until it is done.
-        lock.unlock();
-        const std::size_t bytes = chunk.bytes();
-        const Slot slot = parts_.store.reserve({&bytes, 1}).front();
-        try {
-            parts_.store.prepare(slot);
-        } catch (...) {
-            parts_.store.release(slot);
-            throw;
-        }
-        lock.lock();
-        if (segment.freed) {
-            parts_.store.release(slot);
-            return;
-        }
-        chunk.backup = {.slot = slot};
+    if (!chunk.backup.complete && !make_place(segment, chunk, lock)) {
+        return;
     }
     const std::uint64_t generation = segment.generation.load();
     const Range range{chunk.address(), chunk.bytes()};
@@ -147,11 +132,38 @@ void Stager::stage(Segment& segment, Chunk& chunk, const StageOptions& options, 
     }
 }
 
+// Touching and pinning takes a while: not under the lock, and a new slot is not the chunk's until it is done. Returns
+// with the lock held; false when it was stopped or the segment was freed meanwhile.
+bool Stager::make_place(Segment& segment, Chunk& chunk, std::unique_lock<std::mutex>& lock) {
+    const Slot known = chunk.backup.slot;
+    const std::size_t bytes = chunk.bytes();
+    lock.unlock();
+    const Slot slot = known != no_slot ? known : parts_.store.reserve({&bytes, 1}).front();
+    std::exception_ptr failure;
+    try {
+        parts_.store.prepare(slot, stop_.get_token());
+    } catch (...) {
+        failure = std::current_exception();
+    }
+    lock.lock();
+    if (known == no_slot && (failure || segment.freed)) {
+        parts_.store.release(slot);
+    }
+    if (segment.freed) {
+        return false;  // with its slot, so that a failure says nothing
+    }
+    if (failure) {
+        std::rethrow_exception(failure);
+    }
+    chunk.backup.slot = slot;
+    return !stopping();
+}
+
 // Returns with the lock held; false when it was stopped or the segment was freed half way.
 bool Stager::copy(Segment& segment, Chunk& chunk, std::unique_lock<std::mutex>& lock, const StageOptions& options,
                   double begin) {
     for (std::size_t offset = 0; offset < chunk.bytes(); offset += options.piece_bytes) {
-        if (stopping_ || segment.freed) {
+        if (stopping() || segment.freed) {
             return false;
         }
         const std::size_t bytes = std::min(options.piece_bytes, chunk.bytes() - offset);
@@ -173,7 +185,7 @@ void Stager::pace(const StageOptions& options, double begin) {
     }
     Clock& clock = parts_.driver.clock();
     const double due = begin + static_cast<double>(copied_) / options.bytes_per_second;
-    for (double rest = due - clock.now(); rest > 0 && !stopping_; rest = due - clock.now()) {
+    for (double rest = due - clock.now(); rest > 0 && !stopping(); rest = due - clock.now()) {
         clock.sleep(std::min(rest, slice));
     }
 }

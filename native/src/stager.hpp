@@ -6,9 +6,9 @@
 // no longer than that. What it has finished is only a proposal: the sleep digests again before it trusts it.
 #pragma once
 
-#include <atomic>
 #include <condition_variable>
 #include <mutex>
+#include <stop_token>
 #include <thread>
 #include <vector>
 
@@ -23,7 +23,7 @@ class Stager {
 
     // Returns at once; does nothing while one runs.
     void start(std::vector<SegmentPtr> segments, const StageOptions& options);
-    // Returns when no staging runs any more: after the piece under way.
+    // Returns when no staging runs any more: after the piece, or the part of host memory, that is under way.
     void stop() noexcept;
     // Returns when the staging is done, stopped or failed.
     void wait();
@@ -32,15 +32,17 @@ class Stager {
    private:
     void run(const std::vector<SegmentPtr>& segments, const StageOptions& options) noexcept;
     void stage(Segment& segment, Chunk& chunk, const StageOptions& options, double begin);
+    bool make_place(Segment& segment, Chunk& chunk, std::unique_lock<std::mutex>& lock);
     bool copy(Segment& segment, Chunk& chunk, std::unique_lock<std::mutex>& lock, const StageOptions& options,
               double begin);
     void pace(const StageOptions& options, double begin);
     void advance(std::size_t bytes);
+    bool stopping() const noexcept { return stop_.stop_requested(); }
 
     const Parts& parts_;
     std::mutex control_;  // one start, stop or wait at a time touches the thread
     std::thread thread_;
-    std::atomic<bool> stopping_{false};
+    std::stop_source stop_;  // made anew by each start, while no thread runs
     Stream stream_ = nullptr;
     std::size_t copied_ = 0;  // by the running thread alone
 

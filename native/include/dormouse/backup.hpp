@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -56,8 +57,9 @@ class BackupStore {
     // waits for it, and so does the next reserve().
     virtual void release(Slot slot) noexcept = 0;
     virtual void drain() noexcept = 0;
-    // Backs a slot with memory ahead of its first use (touched, pinned), so that the offload needs only to copy.
-    virtual void prepare(Slot slot) = 0;
+    // Backs a slot with memory ahead of its first use (touched, pinned), so that the offload needs only to copy. Told
+    // to stop, it returns soon and keeps what it has.
+    virtual void prepare(Slot slot, std::stop_token stop = {}) = 0;
     virtual std::unique_ptr<Transfer> offload(Priority priority) = 0;
     virtual std::unique_ptr<Transfer> restore() = 0;
     virtual StoreStats stats() = 0;

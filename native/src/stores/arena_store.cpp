@@ -169,11 +169,16 @@ std::shared_ptr<Room> ArenaStore::find(Slot slot) {
     return it->second;
 }
 
-void ArenaStore::prepare(Slot slot) {
+void ArenaStore::prepare(Slot slot, std::stop_token stop) {
     const std::shared_ptr<Room> room = find(slot);
     bool pinned = true;
     for (Block& block : room->blocks()) {
-        block.commit(ground_);
+        for (std::size_t part = 0; part < block.parts(); ++part) {
+            if (stop.stop_requested()) {
+                return;
+            }
+            block.commit(ground_, part);
+        }
         block.pin(ground_);
         pinned = pinned && block.pinned();
     }

@@ -26,7 +26,7 @@ class ArenaStore final : public BackupStore {
     std::vector<Slot> reserve(std::span<const std::size_t> sizes) override;
     void release(Slot slot) noexcept override;
     void drain() noexcept override;
-    void prepare(Slot slot) override;
+    void prepare(Slot slot, std::stop_token stop = {}) override;
     std::unique_ptr<Transfer> offload(Priority priority) override;
     std::unique_ptr<Transfer> restore() override;
     StoreStats stats() override;

@@ -29,12 +29,6 @@ void Block::commit(Ground& ground, std::size_t part) {
     committed_ += bytes;
 }
 
-void Block::commit(Ground& ground) {
-    for (std::size_t part = 0; part < parts_.size(); ++part) {
-        commit(ground, part);
-    }
-}
-
 void Block::pin(Ground& ground) {
     const std::lock_guard lock(mutex_);
     if (state_ != State::raw) {

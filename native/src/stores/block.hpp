@@ -41,10 +41,9 @@ class Block {
     Block(std::byte* address, std::size_t bytes, bool pin);
 
     std::size_t parts() const noexcept { return parts_.size(); }
-    // Backs one part, or all, with pages, unless it has them. Looks for room first: touching more than there is would
+    // Backs one part with pages, unless it has them. Looks for room first: touching more than there is would
     // end the process. Throws host_out_of_memory; the part has no pages then. Thread-safe.
     void commit(Ground& ground, std::size_t part);
-    void commit(Ground& ground);
     // Pins the block, if it is to be pinned: one try, after which it stays as it is. Wants all parts committed by calls
     // that this thread made or waited for. Thread-safe.
     void pin(Ground& ground);

@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <thread>
 #include <vector>
 
 #include "dormouse/error.hpp"
@@ -17,11 +16,6 @@ using namespace dormouse::testing;
 
 class PoolTest : public ::testing::TestWithParam<Kind> {};
 INSTANTIATE_TEST_SUITE_P(On, PoolTest, ::testing::Values(on_host, on_cuda, on_cuda_ring, on_acl, on_acl_ring),
-                         ::testing::PrintToStringParamName());
-
-// Where the device makes digests; elsewhere there is no staging.
-class StagingTest : public ::testing::TestWithParam<Kind> {};
-INSTANTIATE_TEST_SUITE_P(On, StagingTest, ::testing::Values(on_host, on_cuda, on_cuda_ring),
                          ::testing::PrintToStringParamName());
 
 // ── malloc and free ─────────────────────────────────────────────────────────────────────────────────────
@@ -429,76 +423,6 @@ TEST_P(PoolTest, TheFiguresAreExactInEveryState) {
     }
     EXPECT_LE(phases, stats.last->seconds);
     EXPECT_GT(phases, 0);
-}
-
-// ── staging ─────────────────────────────────────────────────────────────────────────────────────────────
-
-TEST_P(PoolTest, AfterStagingEvenTheFirstSleepCopiesNothing) {
-    Rig rig(GetParam());
-    Written segment = rig.write(10 * MiB, "weights");
-    rig.write(6 * MiB, "kv_cache");
-    if (!rig.digests) {
-        EXPECT_THROW(rig->stage({}), illegal_state) << "a staged copy could never be trusted";
-        return;
-    }
-    rig->stage({.bytes_per_second = 0, .piece_bytes = MiB});
-    rig->wait_staged();
-    const PoolStats staged = rig->stats();
-    EXPECT_FALSE(staged.staging.active);
-    EXPECT_EQ(staged.staging.error, "");
-    EXPECT_EQ(staged.staging.total_bytes, segment.bytes);
-    EXPECT_EQ(staged.staging.done_bytes, segment.bytes);
-    EXPECT_EQ(staged.tags.at("weights").backup_bytes, segment.bytes);
-    const Transition sleep = rig->sleep(1);
-    EXPECT_EQ(sleep.clean_bytes, segment.bytes);
-    EXPECT_EQ(sleep.copied_bytes, 0U);
-    rig->wake({});
-    EXPECT_TRUE(segment.intact());
-    rig->stage({.bytes_per_second = 0, .piece_bytes = MiB});  // again: everything is there already
-    rig->wait_staged();
-    flip(segment.address + segment.bytes - 1);
-    segment.digest = digest_at(segment.address, segment.bytes);
-    EXPECT_EQ(rig->sleep(1).mismatched_bytes, 2 * MiB) << "written after it was staged";
-    rig->wake({});
-    EXPECT_TRUE(segment.intact());
-}
-
-TEST_P(StagingTest, ATransitionStopsAStagingAtOnceAndKeepsWhatItFinished) {
-    Rig rig(GetParam());
-    const Written segment = rig.write(10 * MiB, "weights");
-    rig->stage({.bytes_per_second = 0.001, .piece_bytes = MiB});  // hours
-    const Transition sleep = rig->sleep(1);
-    EXPECT_LT(sleep.seconds, 5.0);
-    EXPECT_EQ(rig->stats().staging.error, "stopped");
-    EXPECT_EQ(sleep.copied_bytes, segment.bytes) << "half a chunk is not trusted";
-    rig->wait_staged();
-    rig->wake({});
-    EXPECT_TRUE(segment.intact());
-}
-
-TEST_P(StagingTest, AFreeDuringStagingWaitsForAPieceAtMostAndLeavesNoBackup) {
-    Rig rig(GetParam());
-    const Written segment = rig.write(10 * MiB, "weights");
-    rig->stage({.bytes_per_second = 0.001, .piece_bytes = MiB});
-    rig->free(segment.address);
-    rig->stop_staging();
-    EXPECT_EQ(rig->stats().store.reserved, 0U);
-    EXPECT_EQ(rig.mapped(), 0U);
-}
-
-TEST_P(StagingTest, AfterAFreeItGoesOnWithTheNextSegment) {
-    Rig rig(GetParam());
-    const Written gone = rig.write(10 * MiB, "weights");
-    const Written stays = rig.write(2 * MiB, "weights");
-    rig->stage({.bytes_per_second = 50.0 * MiB, .piece_bytes = MiB});
-    while (rig->stats().staging.done_bytes == 0) {
-        std::this_thread::yield();
-    }
-    rig->free(gone.address);
-    rig->wait_staged();
-    EXPECT_EQ(rig->stats().staging.error, "");
-    EXPECT_EQ(rig.tag("weights").backup_bytes, stays.bytes);
-    EXPECT_EQ(rig->stats().store.reserved, stays.bytes);
 }
 
 }  // namespace

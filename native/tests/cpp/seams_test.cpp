@@ -71,7 +71,7 @@ class InvertedStore final : public BackupStore {
     }
     void release(Slot slot) noexcept override { kept.erase(slot); }
     void drain() noexcept override {}
-    void prepare(Slot) override {}
+    void prepare(Slot, std::stop_token) override {}
     std::unique_ptr<Transfer> offload(Priority priority) override {
         return std::make_unique<Move>(*this, false, priority);
     }

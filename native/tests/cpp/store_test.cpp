@@ -86,6 +86,21 @@ TEST_P(EveryKind, AnOffloadToPreparedSlotsOnlyCopies) {
     EXPECT_EQ(bench.store().stats().pinned, pinned);
 }
 
+TEST_P(EveryKind, APrepareThatIsToldToStopKeepsWhatItHasAndCanGoOn) {
+    StoreBench bench(GetParam());
+    const Slot slot = bench.book(2 * part_bytes + mib);
+    std::stop_source stop;
+    bench.driver.memory_of_host().before_commit = [&] { stop.request_stop(); };
+    bench.store().prepare(slot, stop.get_token());
+    EXPECT_EQ(bench.store().stats().committed, part_bytes) << "it stopped behind the part that was under way";
+    EXPECT_EQ(bench.driver.faults.calls("pin"), 0U);
+    bench.store().prepare(slot, stop.get_token());
+    EXPECT_EQ(bench.store().stats().committed, part_bytes);
+    bench.store().prepare(slot);
+    EXPECT_EQ(bench.store().stats().committed, 2 * part_bytes + mib);
+    bench.expect_nothing_left();
+}
+
 TEST_P(EveryKind, PartlyPreparedSlotsTransferTogether) {
     StoreBench bench(GetParam());
     DeviceBytes device(bench.driver, 32 * mib);

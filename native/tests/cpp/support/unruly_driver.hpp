@@ -101,6 +101,9 @@ class UnrulyHost final : public HostMemory {
         if (faults_.hit("commit")) {
             throw host_out_of_memory(bytes, 0, "injected");
         }
+        if (before_commit) {
+            before_commit();
+        }
         if (commit_seconds > 0) {
             VirtualClock::time() += commit_seconds;
         }
@@ -129,6 +132,7 @@ class UnrulyHost final : public HostMemory {
     }
 
     std::size_t room = unlimited;  // what available() answers
+    std::function<void()> before_commit;
     std::function<void()> before_decommit;
     double commit_seconds = 0;  // each commit takes
     std::atomic<std::size_t> address_space = 0;
