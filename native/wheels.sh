@@ -29,9 +29,13 @@ for python in "$@"; do
     "$UV" venv --quiet --python "$interpreter" "$work/$version"
     "$UV" pip install --quiet --offline --no-index --find-links "$work/wheels" --python "$work/$version" dormouse-native
     "$work/$version/bin/python" - <<'TRY'
+import importlib.metadata
 import sys
 import dormouse_native
 
+carried = [file.name for file in importlib.metadata.files("dormouse-native")]
+for needed in ("py.typed", "_core.pyi", "LICENSE", "LICENSE.third-party"):
+    assert needed in carried, f"the wheel lacks {needed}"
 pool = dormouse_native.Pool("host", capacity=64 << 20, check_host_memory=False)
 address = pool.malloc(4 << 20, "weights")
 pool.sleep(1)
