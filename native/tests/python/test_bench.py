@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dormouse_native.bench.__main__ import main
 from dormouse_native.bench.bystander import summary
 from dormouse_native.bench.measure import Record, Step, host_bytes, median, ratio
 from dormouse_native.bench.plain import checksum, fill
@@ -129,6 +130,18 @@ def test_a_failed_section_is_written_and_the_next_one_runs(tmp_path: Path) -> No
     assert "no room" in whole["failures"]["first"]
     assert whole["records"]["second"]["medians"] == {"wake": 2.0}
     assert whole["summary"]["failed"] == ["first"]
+
+
+@pytest.mark.parametrize(
+    "words", [("--driver", "cude"), ("--driver", "cuda", "--compare", "cumem,tmp"), ("--stores", "rings")]
+)
+def test_an_unknown_word_is_refused_before_anything_is_measured(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    assert ended.value.code == 2
+    assert "is not one of" in capsys.readouterr().err
 
 
 def test_a_wrong_byte_fails_the_run() -> None:

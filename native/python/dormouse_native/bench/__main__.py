@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dormouse_native import Pool
 from dormouse_native.bench.cycles import Plan, Watched, discarding, first_and_later
@@ -18,6 +18,8 @@ from dormouse_native.bench.plain import PlainRig
 from dormouse_native.bench.report import Report, gpu_summary, local_summary
 from dormouse_native.bench.shapes import GIB, SHAPES, Shape, rounded_bytes
 from dormouse_native.bench.subjects import StoreKind, Subject
+
+Word = TypeVar("Word", bound=str)
 
 
 def main(arguments: list[str]) -> int:
@@ -117,22 +119,33 @@ def _driver() -> str:
     return version.read_text().splitlines()[0] if version.exists() else ""
 
 
+def _some_of(*known: Word) -> Callable[[str], list[Word]]:
+    """Read words with commas between them; an unknown one is refused here and not after minutes of measuring."""
+
+    def read(text: str) -> list[Word]:
+        by_name = {str(word): word for word in known}
+        asked = [word for word in text.split(",") if word]
+        for word in asked:
+            if word not in by_name:
+                raise argparse.ArgumentTypeError(f"{word!r} is not one of {', '.join(by_name)}")
+        return [by_name[word] for word in asked]
+
+    return read
+
+
 def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m dormouse_native.bench", description=__doc__)
 
-    def words(text: str) -> list[str]:
-        return [word for word in text.split(",") if word]
-
     parser.add_argument(
-        "--driver", dest="drivers", type=words, default=["host", "sim"], help="cuda, host, sim"
+        "--driver",
+        dest="drivers",
+        type=_some_of("cuda", "host", "sim"),
+        default=["host", "sim"],
+        help="cuda, host, sim",
     )
     parser.add_argument("--shape", choices=sorted(SHAPES), help="default: qwen3-32b on cuda, laptop on host")
-    parser.add_argument("--compare", type=words, default=[], help="cumem, tms (cuda only)")
-
-    def stores(text: str) -> list[StoreKind]:
-        kinds: dict[str, StoreKind] = {"auto": "auto", "registered": "registered", "ring": "ring"}
-        return [kinds[word] for word in words(text)]
-
+    parser.add_argument("--compare", type=_some_of("cumem", "tms"), default=[], help="cumem, tms (cuda only)")
+    stores: Callable[[str], list[StoreKind]] = _some_of("auto", "registered", "ring")
     parser.add_argument(
         "--stores", type=stores, default=stores("registered,ring"), help="auto, registered, ring"
     )
