@@ -65,7 +65,7 @@ check: $(STAMP) ## lint, format, types, import contracts, generated files
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@find native -name build -prune -o -name '*.[ch]pp' -print -o -name '*.h' -print | xargs $(BIN)/clang-format --dry-run -Werror
-	@$(BIN)/mypy -p dormouse -p dormouse_engine -p dormouse_native -p tests -p native.tests.python
+	@$(BIN)/mypy -p dormouse -p dormouse_engine -p dormouse_native -p tests -p native.tests
 	@PYTHONPATH=native/python $(BIN)/lint-imports
 	@$(BIN)/python docs/generate.py --check
 	@$(BIN)/python charts/generate_crds.py --check
@@ -96,7 +96,8 @@ test-storm: $(STAMP) cluster-binaries ## 500 sleep and wake cycles under random 
 	@$(BIN)/python -m pytest tests/storm -s
 
 .PHONY: test-vllm-cpu
-test-vllm-cpu: $(STAMP) cluster-binaries ## real vLLM on a CPU: contract, guard and operator (5.5 GB of disk the first time)
+test-vllm-cpu: $(STAMP) cluster-binaries ## real vLLM on a CPU: contract, guard and operator; the native pool with torch (5.5 GB of disk the first time)
+	@if native/needs.sh compiler headers $(BIN)/python; then $(MAKE) native; fi
 	@$(BIN)/python -m tests.vllm_cpu
 
 .PHONY: bench-control

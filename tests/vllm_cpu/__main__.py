@@ -3,13 +3,18 @@
 Makes the environment and the model where they are missing, then runs this folder's tests, which an ordinary
 test run leaves out. It is skipped for one reason only, lack of disk, and then says so over several lines;
 everything else that goes wrong fails.
+
+The environment is also the one place with torch, so the native pool's tests with torch run here, first. They are left
+out, and that is said, where the pool is not built because the machine has no compiler for it.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from tests.vllm_cpu import environment, model
@@ -22,6 +27,9 @@ SKIPPED = """\
 ********************************************************************************
 0 passed, 0 failed, 1 skipped"""
 
+# torch's own environment, with this one's pytest and pool behind everything that it has itself.
+WITH_OUR_PYTEST = "import site, sys; site.addsitedir(sys.argv.pop(1)); import pytest; sys.exit(pytest.main())"
+
 
 def main(arguments: list[str]) -> int:
     """The exit code of pytest, or 0 when there is too little disk."""
@@ -31,11 +39,25 @@ def main(arguments: list[str]) -> int:
     except environment.TooLittleDiskError as reason:
         print(SKIPPED.format(reason=reason), flush=True)
         return 0
+    pool_failed = test_native_pool(python)
     made = model.ensure(python, home)
     chosen = {**os.environ, "DORMOUSE_VLLM_CPU_PYTHON": str(python), "DORMOUSE_VLLM_CPU_MODEL": str(made)}
     # An empty -m undoes one that an ordinary run may have as its default.
     tests = [sys.executable, "-m", "pytest", "-m", "", str(Path(__file__).parent), *arguments]
-    return subprocess.run(tests, cwd=environment.ROOT, env=chosen, check=False).returncode
+    return pool_failed or subprocess.run(tests, cwd=environment.ROOT, env=chosen, check=False).returncode
+
+
+def test_native_pool(python: Path) -> int:
+    """Run the native pool's tests with torch; the exit code of pytest, or 0 where the pool is not built."""
+    if importlib.util.find_spec("dormouse_native") is None:
+        print(
+            "LEFT OUT: the native pool with torch, for the pool is not built here (make native)", flush=True
+        )
+        return 0
+    environment.say("the native pool with torch")
+    packages = sysconfig.get_path("purelib")
+    run = [str(python), "-c", WITH_OUR_PYTEST, packages, "native/tests/python/test_torch.py"]
+    return subprocess.run(run, cwd=environment.ROOT, check=False).returncode
 
 
 if __name__ == "__main__":
