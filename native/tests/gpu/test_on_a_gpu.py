@@ -1,0 +1,392 @@
+"""The pool on a real NVIDIA driver: what fakes can't show.
+
+    python -m pytest native/tests/gpu -q
+
+from the root, with torch, pytest and the extension at hand (PYTHONPATH). The tests take about 10 GiB of the first
+device, two of them for a moment all that is free of it. They are skipped where torch or a device is missing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+torch: Any = pytest.importorskip("torch", reason="torch is not in this environment")
+if not torch.cuda.is_available():
+    pytest.skip("torch finds no CUDA device here", allow_module_level=True)
+
+import dormouse_native  # noqa: E402 - not needed where the device is missing
+from dormouse_native import OutOfMemory, Pool, residual, use_tag  # noqa: E402
+from dormouse_native import torch as native_torch  # noqa: E402
+from native.tests.shared.promises import Promises, states  # noqa: E402
+from native.tests.shared.rig import GIB, MIB, WORD, Rig, asleep, fresh_seed  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# Takes the device's free memory but for 256 MiB, says so, and holds it until standard input ends.
+SQUATTER = """
+import sys
+from dormouse_native import OutOfMemory, Pool
+pool = Pool("cuda", 0)
+for size in (1 << 30, 1 << 26):
+    try:
+        while pool.stats().memory.free > size + (1 << 28):
+            pool.malloc(size, "squat")
+    except OutOfMemory:
+        pass
+print(pool.stats().memory.free, flush=True)
+sys.stdin.read()
+"""
+
+
+class CudaRig(Rig):
+    def __init__(self) -> None:
+        super().__init__(torch, "cuda", "cuda", large=2 * GIB)
+
+    def over(self, address: int, size: int) -> Any:
+        return torch.as_tensor(Foreign(address, size), device="cuda")
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize()
+
+
+class Foreign:
+    def __init__(self, address: int, size: int) -> None:
+        self.__cuda_array_interface__ = {
+            "shape": (size // WORD,),
+            "typestr": "<i8",
+            "data": (address, False),
+            "version": 3,
+        }
+
+
+@pytest.fixture(scope="module")
+def rig() -> CudaRig:
+    torch.cuda.set_device(0)
+    torch.ones(1, device="cuda")
+    return CudaRig()
+
+
+@pytest.fixture(autouse=True)
+def _little_is_kept_between_tests(rig: Rig) -> Iterator[None]:
+    yield
+    gc.collect()
+    rig.synchronize()
+    torch.cuda.empty_cache()
+
+
+@pytest.fixture
+def installed(rig: Rig) -> Iterator[Pool]:
+    """The pool behind torch's own allocations, awake before and after a test. torch keeps its blocks for later ones."""
+    assert rig.driver == "cuda"
+    pool = dormouse_native.pool("cuda", 0)
+    yield pool
+    pool.wake()
+
+
+@contextmanager
+def squatter() -> Iterator[None]:
+    """Another process that holds the device's free memory."""
+    command = [sys.executable, "-c", SQUATTER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, "the other process could not take the device's memory"
+            assert int(line) < GIB
+            yield
+        finally:
+            process.communicate(timeout=30)
+
+
+def as_soon_as_there_is_room(action: Callable[[], Any]) -> Any:
+    """The driver may need a moment to take back what a process held that has ended."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return action()
+        except (OutOfMemory, torch.OutOfMemoryError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def tensor_in(tag: str, size: int) -> Any:
+    with native_torch.memory_pool(tag):
+        return torch.empty(size // WORD, dtype=torch.int64, device="cuda")
+
+
+class TestOnTheDevice(Promises):
+    """All that is promised on the host too."""
+
+
+# ── torch's allocations in the pool ─────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("order", [("weights", "kv_cache"), ("kv_cache", "weights")])
+def test_torchs_tensors_keep_place_and_bytes_over_both_levels_and_partial_wakes(
+    rig: Rig, installed: Pool, order: tuple[str, str]
+) -> None:
+    seed = fresh_seed()
+    tensors = [tensor_in("weights", size) for size in (256 * MIB, 150 * MIB, 20 * MIB, 3 * MIB, 100 * 1024)]
+    cache = tensor_in("kv_cache", 256 * MIB)
+    places = [tensor.data_ptr() for tensor in (*tensors, cache)]
+    copies = [rig.fill(tensor, seed + i) for i, tensor in enumerate(tensors)]
+    rig.fill(cache, seed - 1)
+    free = torch.cuda.mem_get_info()[0]
+
+    with asleep(installed):
+        assert torch.cuda.mem_get_info()[0] >= free + 680 * MIB, "others can have the memory"
+        assert states(installed)["weights"] == "offloaded"
+        assert states(installed)["kv_cache"] == "discarded"
+    for level in (1, 2):
+        installed.sleep(level)
+        for i, tag in enumerate(order):
+            installed.wake([tag])
+            awake = {name for name, state in states(installed).items() if state == "resident"}
+            assert awake & set(order) == set(order[: i + 1])
+            if tag == "weights" and level == 1:
+                assert all(map(rig.same, tensors, copies))
+        installed.wake()
+        if level == 2:
+            assert rig.same(tensors[-1], copies[-1]), "small tensors are an engine's buffers: they stay"
+            for i, tensor in enumerate(tensors):
+                rig.fill(tensor, seed + i)
+        cache.fill_(7)
+        assert all(map(rig.same, tensors, copies))
+        assert bool((cache == 7).all())
+        assert [tensor.data_ptr() for tensor in (*tensors, cache)] == places
+
+
+def test_torch_gets_its_out_of_memory_error_and_works_on_when_there_is_room(
+    rig: Rig, installed: Pool
+) -> None:
+    held = tensor_in("weights", 64 * MIB)
+    content = rig.fill(held, fresh_seed())
+    before = installed.stats()
+    with squatter(), pytest.raises(torch.OutOfMemoryError):
+        tensor_in("weights", 2 * GIB)
+    after = installed.stats()
+    assert after.mapped_bytes == before.mapped_bytes, "what was mapped before memory ran out went back"
+    assert after.tags["weights"].segments == before.tags["weights"].segments
+    more = as_soon_as_there_is_room(lambda: tensor_in("weights", 2 * GIB))
+    now = rig.fill(more, fresh_seed())
+    with asleep(installed):
+        pass
+    assert rig.same(held, content)
+    assert rig.same(more, now)
+
+
+def test_torch_gets_its_out_of_memory_error_under_a_tag_that_sleeps(installed: Pool) -> None:
+    library = ctypes.CDLL(dormouse_native._core.__file__)
+    library.dormouse_last_error.restype = ctypes.c_char_p
+    tensor_in("draft", 32 * MIB)
+    with asleep(installed):
+        with pytest.raises(torch.OutOfMemoryError):
+            tensor_in("draft", 3 * GIB)
+        assert b"draft" in library.dormouse_last_error()
+
+
+def test_a_wake_without_room_leaves_everything_asleep_and_works_when_there_is_room(rig: Rig) -> None:
+    pool = rig.pool()
+    weights = rig.tensor(pool, rig.large, "weights")
+    rig.tensor(pool, rig.large // 2, "kv_cache")
+    content = rig.fill(weights, fresh_seed())
+    pool.sleep(1)
+    sleeping = {"weights": "offloaded", "kv_cache": "discarded"}
+    with squatter():
+        for tags in (None, ["weights"]):
+            with pytest.raises(OutOfMemory) as raised:
+                pool.wake(tags)
+            assert raised.value.needed > raised.value.available
+            assert states(pool) == sleeping
+            assert pool.stats().mapped_bytes == 0
+        assert pool.stats().counters.memory_retries > 0
+        assert pool.stats().tags["weights"].backup_bytes == rig.large
+    as_soon_as_there_is_room(pool.wake)
+    assert rig.same(weights, content)
+
+
+def test_torch_frees_segments_while_they_sleep_and_while_they_are_awake(rig: Rig, installed: Pool) -> None:
+    for sleeping in (False, True):
+        # torch gives a pool's blocks back when its MemPool goes, so these have one of their own.
+        pool = torch.cuda.MemPool(native_torch.allocator().allocator())
+        with use_tag("adapter"), torch.cuda.use_mem_pool(pool):
+            tensors = [torch.empty(64 * MIB, dtype=torch.uint8, device="cuda").fill_(i) for i in range(3)]
+        staying = tensor_in("weights", 32 * MIB)
+        content = rig.fill(staying, fresh_seed())
+        assert installed.stats().tags["adapter"].bytes == 192 * MIB
+        if sleeping:
+            installed.sleep(1)
+        mapped = installed.stats().mapped_bytes
+        tensors.clear()
+        del pool
+        gc.collect()
+        torch.cuda.empty_cache()
+        stats = installed.stats()
+        assert stats.tags["adapter"].bytes == stats.tags["adapter"].backup_bytes == 0
+        assert stats.mapped_bytes == mapped - (0 if sleeping else 192 * MIB)
+        installed.wake()
+        assert rig.same(staying, content)
+
+
+def test_deleted_tensors_leave_their_blocks_to_the_next_ones_of_their_tag(installed: Pool) -> None:
+    first = tensor_in("draft", 96 * MIB)
+    place, size = first.data_ptr(), installed.stats().tags["draft"].bytes
+    del first
+    torch.cuda.empty_cache()
+    with asleep(installed):
+        pass
+    second = tensor_in("draft", 96 * MIB)
+    second.fill_(3)
+    assert bool((second == 3).all())
+    assert (second.data_ptr() == place) == (installed.stats().tags["draft"].bytes == size)
+
+
+# ── beside running kernels ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_staging_beside_a_stream_of_kernels_stops_for_a_sleep_and_all_results_are_right(rig: Rig) -> None:
+    pool = rig.pool()
+    words = rig.tensor(pool, rig.large, "weights")
+    content = rig.fill(words, fresh_seed())
+    matrix = words[: 4096 * 4096].view(torch.int16)[: 4096 * 4096].view(4096, 4096)
+    factor = torch.eye(4096, device="cuda", dtype=torch.float32)
+    expected = matrix.float()
+    products = [torch.empty_like(factor) for _ in range(2)]
+    pool.stage(bytes_per_second=rig.large / 20, piece_bytes=8 * MIB)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        # Long enough that the sleep finds some of it still queued.
+        for i in range(100):
+            torch.mm(matrix.float(), factor, out=products[i % 2])
+    while not pool.stats().staging.done_bytes:
+        time.sleep(0.01)
+    with asleep(pool):
+        staging = pool.stats().staging
+        assert (staging.active, staging.error) == (False, "stopped")
+        assert 0 < staging.done_bytes < staging.total_bytes
+    assert all(torch.equal(product, expected) for product in products)
+    assert rig.same(words, content)
+
+
+def test_weights_written_while_they_are_staged_sleep_as_they_are_in_the_end(rig: Rig) -> None:
+    pool = rig.pool(chunk_bytes=64 * MIB)
+    words = rig.tensor(pool, rig.large, "weights")
+    words.zero_()
+    rig.synchronize()
+    stream = torch.cuda.Stream()
+    pool.stage(bytes_per_second=0, piece_bytes=8 * MIB)
+    rounds = 0
+    with torch.cuda.stream(stream):
+        while pool.stats().staging.active and rounds < 2000:
+            words.add_(1)
+            rounds += 1
+            if rounds % 8 == 0:
+                stream.synchronize()
+        words.add_(1)
+        rounds += 1
+    with asleep(pool) as slept:
+        assert slept.copied_bytes > 0
+    assert bool((words == rounds).all())
+
+
+def test_a_captured_graph_over_the_pools_memory_replays_right_after_a_wake(rig: Rig, installed: Pool) -> None:
+    with native_torch.memory_pool("weights"):
+        weight = torch.randn(1024, 1024, device="cuda")
+        source = torch.randn(64, 1024, device="cuda")
+        target = torch.empty(64, 1024, device="cuda")
+    graph = captured(lambda: target.copy_(torch.relu(source @ weight) @ weight))
+    graph.replay()
+    before = rig.copy(target)
+    for _ in range(3):
+        with asleep(installed):
+            pass
+        graph.replay()
+        assert rig.same(target, before)
+        target.zero_()
+
+
+def test_a_graph_whose_own_memory_sleeps_replays_right_after_a_wake(rig: Rig, installed: Pool) -> None:
+    with native_torch.memory_pool("weights"):
+        weight = torch.randn(1024, 1024, device="cuda")
+        source = torch.randn(64, 1024, device="cuda")
+        target = torch.empty(64, 1024, device="cuda")
+    own = torch.cuda.MemPool(native_torch.allocator().allocator())
+    with use_tag("cudagraph"):
+        graph = captured(lambda: target.copy_(torch.relu(source @ weight) @ weight), pool=own.id)
+    assert installed.stats().tags["cudagraph"].bytes > 0
+    graph.replay()
+    before = rig.copy(target)
+    with asleep(installed):
+        assert states(installed)["cudagraph"] == "offloaded"
+    target.zero_()
+    graph.replay()
+    assert rig.same(target, before)
+    del graph
+    gc.collect()
+
+
+def captured(step: Callable[[], Any], **options: Any) -> Any:
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        step()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, **options):
+        step()
+    return graph
+
+
+# ── what is left on the device ──────────────────────────────────────────────────────────────────────────
+
+
+def test_a_report_accounts_for_the_device_and_a_trim_gives_back_what_torch_cached(installed: Pool) -> None:
+    kept = tensor_in("weights", 256 * MIB)
+    outside = torch.empty(512 * MIB, dtype=torch.uint8, device="cuda")
+    report = residual.report(installed)
+    assert report.pool >= 256 * MIB
+    assert report.torch is not None
+    assert report.torch >= 512 * MIB
+    assert report.used >= report.pool + report.torch
+    assert report.rest > 50 * MIB, "a context alone takes more"
+
+    with asleep(installed):
+        sleeping = residual.report(installed)
+    assert sleeping.pool == 0
+    assert sleeping.torch == report.torch
+    assert sleeping.used <= report.used - 256 * MIB
+
+    del outside
+    trimmed = residual.trim(installed)
+    assert trimmed.cached_blocks is not None
+    assert trimmed.cached_blocks.device >= 512 * MIB
+    assert (residual.report(installed).torch or 0) <= report.torch - 512 * MIB
+    del kept
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pynvml") is None, reason="pynvml is not in this environment")
+def test_nvml_counts_the_pool_to_this_process(installed: Pool) -> None:
+    kept = tensor_in("weights", 256 * MIB)
+    processes = residual.report(installed).processes
+    if not processes:
+        pytest.skip("NVML names no process here")
+    # In a container the ids are those of the host.
+    ours = processes.get(os.getpid(), max(processes.values()))
+    assert ours >= installed.stats().mapped_bytes
+    with asleep(installed):
+        asleep_now = residual.report(installed).processes or {}
+        assert asleep_now.get(os.getpid(), max(asleep_now.values())) <= ours - 256 * MIB
+    del kept
