@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "address_space.hpp"
+#include "dormouse/digest.hpp"
 #include "dormouse/host_memory.hpp"
 #include "dormouse/limits.hpp"
 
@@ -45,14 +46,18 @@ class PosixMemory final : public HostMemory {
 
     void copy(void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
 
+    std::uint64_t digest(const void* data, std::size_t bytes, std::uint64_t first_word) override {
+        return digest_of(data, bytes, first_word);
+    }
+
     std::size_t available() override { return available_host_memory(); }
 };
 
 }  // namespace
 
 HostMemory& posix_memory() {
-    static PosixMemory memory;
-    return memory;
+    static auto* const memory = new PosixMemory;  // never destroyed: a pool may be used until the process ends
+    return *memory;
 }
 
 }  // namespace dormouse

@@ -60,6 +60,7 @@ void Stager::start(std::vector<SegmentPtr> segments, const StageOptions& options
         const std::lock_guard lock(books_);
         stats_.active = false;
         stats_.error = std::string{"no thread could be started: "} + failure.what();
+        ended_.notify_all();
         throw error(stats_.error);
     }
 }
@@ -87,6 +88,7 @@ StageStats Stager::stats() const {
 void Stager::run(const std::vector<SegmentPtr>& segments, const StageOptions& options) noexcept {
     std::string error;
     try {
+        parts_.strays.wait();  // a late copy may write to the same places
         const LowStream stream(parts_.driver, stream_);
         const double begin = parts_.driver.clock().now();
         for (const SegmentPtr& segment : segments) {
@@ -118,18 +120,25 @@ void Stager::stage(Segment& segment, Chunk& chunk, const StageOptions& options, 
         return;
     }
     const std::uint64_t generation = segment.generation.load();
-    const Range range{chunk.address(), chunk.bytes()};
-    std::uint64_t digest = 0;
-    parts_.driver.digest({&range, 1}, {&digest, 1}, stream_);
-    const Backup& known = chunk.backup;
-    if (known.complete && known.digested && known.generation == generation && known.digest == digest) {
+    if (still_good(chunk, generation)) {
         advance(chunk.bytes());
         return;
     }
-    chunk.backup = {.slot = known.slot};
-    if (copy(segment, chunk, lock, options, begin)) {
-        chunk.backup = {chunk.backup.slot, true, true, digest, generation};
+    chunk.backup = {.slot = chunk.backup.slot};
+    if (const std::optional<std::uint64_t> digest = copy(segment, chunk, lock, options, begin)) {
+        chunk.backup = {chunk.backup.slot, true, true, *digest, generation};
     }
+}
+
+bool Stager::still_good(const Chunk& chunk, std::uint64_t generation) {
+    const Backup& known = chunk.backup;
+    if (!known.complete || !known.digested || known.generation != generation) {
+        return false;
+    }
+    const Range range{chunk.address(), chunk.bytes()};
+    std::uint64_t digest = 0;
+    parts_.driver.digest({&range, 1}, {&digest, 1}, stream_);
+    return digest == known.digest;
 }
 
 // Touching and pinning takes a while: not under the lock, and a new slot is not the chunk's until it is done. Returns
@@ -159,24 +168,27 @@ bool Stager::make_place(Segment& segment, Chunk& chunk, std::unique_lock<std::mu
     return !stopping();
 }
 
-// Returns with the lock held; false when it was stopped or the segment was freed half way.
-bool Stager::copy(Segment& segment, Chunk& chunk, std::unique_lock<std::mutex>& lock, const StageOptions& options,
-                  double begin) {
+// Returns the digest of what arrived, with the lock held; nothing when it was stopped or the segment was freed half
+// way.
+std::optional<std::uint64_t> Stager::copy(Segment& segment, Chunk& chunk, std::unique_lock<std::mutex>& lock,
+                                          const StageOptions& options, double begin) {
+    std::uint64_t digest = 0;
     for (std::size_t offset = 0; offset < chunk.bytes(); offset += options.piece_bytes) {
         if (stopping() || segment.freed) {
-            return false;
+            return std::nullopt;
         }
         const std::size_t bytes = std::min(options.piece_bytes, chunk.bytes() - offset);
         const std::unique_ptr<Transfer> transfer = parts_.store.offload(Priority::low);
         transfer->add({chunk.address() + offset, bytes, chunk.backup.slot, offset});
         transfer->finish();
+        digest += parts_.store.digest(chunk.backup.slot, offset, bytes);
         copied_ += bytes;
         advance(bytes);
         lock.unlock();
         pace(options, begin);
         lock.lock();
     }
-    return !segment.freed;
+    return segment.freed ? std::nullopt : std::optional{digest};
 }
 
 void Stager::pace(const StageOptions& options, double begin) {

@@ -1,13 +1,15 @@
 // Copies the content of resident segments to the backup store while the engine serves, so that even the first sleep
 // need not copy.
 //
-// One thread, one chunk at a time, in pieces: digest first, then the copy (chunk.hpp says why), at a bounded rate, so
-// that the engine's own small copies wait for one piece at most. It holds a segment's lock for one piece; a free waits
-// no longer than that. What it has finished is only a proposal: the sleep digests again before it trusts it.
+// One thread, one chunk at a time, in pieces, at a bounded rate, so that the engine's own small copies wait for one
+// piece at most. It holds a segment's lock for one piece; a free waits no longer than that. What arrived is digested
+// where it arrived (chunk.hpp says why). What it has finished is only a proposal: the sleep digests the device before
+// it trusts it.
 #pragma once
 
 #include <condition_variable>
 #include <mutex>
+#include <optional>
 #include <stop_token>
 #include <thread>
 #include <vector>
@@ -33,8 +35,9 @@ class Stager {
     void run(const std::vector<SegmentPtr>& segments, const StageOptions& options) noexcept;
     void stage(Segment& segment, Chunk& chunk, const StageOptions& options, double begin);
     bool make_place(Segment& segment, Chunk& chunk, std::unique_lock<std::mutex>& lock);
-    bool copy(Segment& segment, Chunk& chunk, std::unique_lock<std::mutex>& lock, const StageOptions& options,
-              double begin);
+    bool still_good(const Chunk& chunk, std::uint64_t generation);
+    std::optional<std::uint64_t> copy(Segment& segment, Chunk& chunk, std::unique_lock<std::mutex>& lock,
+                                      const StageOptions& options, double begin);
     void pace(const StageOptions& options, double begin);
     void advance(std::size_t bytes);
     bool stopping() const noexcept { return stop_.stop_requested(); }

@@ -60,6 +60,9 @@ class BackupStore {
     // Backs a slot with memory ahead of its first use (touched, pinned), so that the offload needs only to copy. Told
     // to stop, it returns soon and keeps what it has.
     virtual void prepare(Slot slot, std::stop_token stop = {}) = 0;
+    // The digest (digest.hpp) of `bytes` of device memory as a slot holds them from `offset` on, as a part of its
+    // whole; both are multiples of 8. No transfer may be writing them.
+    virtual std::uint64_t digest(Slot slot, std::size_t offset, std::size_t bytes) = 0;
     virtual std::unique_ptr<Transfer> offload(Priority priority) = 0;
     virtual std::unique_ptr<Transfer> restore() = 0;
     virtual StoreStats stats() = 0;

@@ -15,13 +15,14 @@
 namespace dormouse {
 
 // The host copy of a chunk. It is trusted only while the engine's generation is the one it was made in *and* the
-// device's digest of the bytes is the one taken before they were copied: taken before, a write that slips in between
-// leaves a digest that no longer agrees, and the bytes are copied again.
+// device's digest of the bytes is that of the copy. A copy that was made while the engine serves is digested itself: it
+// may hold bytes that were there for a moment only. A sleep digests on the device, before it copies: a write that slips
+// in between leaves a digest that no longer agrees, and the bytes are copied again.
 struct Backup {
     Slot slot = no_slot;
     bool complete = false;         // every byte has arrived
     bool digested = false;         // `digest` is known
-    std::uint64_t digest = 0;      // of the device's bytes, before the copy
+    std::uint64_t digest = 0;      // of the bytes
     std::uint64_t generation = 0;  // of the segment, before the copy
 };
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace dormouse {
 
@@ -19,6 +20,8 @@ class HostMemory {
     // Gives the pages of a range back; its address space stays reserved.
     virtual void decommit(void* address, std::size_t bytes) noexcept = 0;
     virtual void copy(void* to, const void* from, std::size_t bytes) = 0;
+    // As digest_of (digest.hpp), on the calling thread.
+    virtual std::uint64_t digest(const void* data, std::size_t bytes, std::uint64_t first_word) = 0;
     // Bytes that can still be had without hurting anybody: MemAvailable and the cgroup's rest, whichever is less.
     virtual std::size_t available() = 0;
 };

@@ -5,6 +5,7 @@
 #include <iterator>
 #include <unordered_map>
 
+#include "dormouse/digest.hpp"
 #include "dormouse/error.hpp"
 
 namespace dormouse {
@@ -124,6 +125,11 @@ void SimHost::decommit(void* address, std::size_t bytes) noexcept {
 void SimHost::copy(void* /*to*/, const void* /*from*/, std::size_t bytes) {
     const std::lock_guard lock(mutex_);
     work(copying_, model_.copy_rates, bytes);
+}
+
+std::uint64_t SimHost::digest(const void* /*data*/, std::size_t bytes, std::uint64_t /*first_word*/) {
+    clock_.sleep(static_cast<double>(bytes) / model_.copy_rates.front());
+    return bytes * digest_multiplier;
 }
 
 std::size_t SimHost::available() {

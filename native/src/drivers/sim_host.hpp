@@ -36,6 +36,8 @@ class SimHost final : public HostMemory {
     void commit(void* address, std::size_t bytes) override;
     void decommit(void* address, std::size_t bytes) noexcept override;
     void copy(void* to, const void* from, std::size_t bytes) override;
+    // No content, so of the size alone, as the device's. Assumed to be as quick as a copy by one thread.
+    std::uint64_t digest(const void* data, std::size_t bytes, std::uint64_t first_word) override;
     std::size_t available() override;
 
     // Address space and pages in one, and both back, without the time that it takes. Throws host_out_of_memory.

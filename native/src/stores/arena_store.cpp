@@ -145,8 +145,8 @@ void ArenaStore::release(Slot slot) noexcept {
         ground_.leaving_pinned -= pinned;
     };
     try {
-        reaper_.post([take_down, room]() mutable { take_down(room); });
-        room.reset();
+        // Moved, not shared: who drops it last takes it down, and that must be done when the task is.
+        reaper_.post([take_down, last = std::move(room)]() mutable { take_down(last); });
     } catch (...) {  // no thread to be had: then here and now
         take_down(room);
     }
@@ -185,6 +185,12 @@ void ArenaStore::prepare(Slot slot, std::stop_token stop) {
     if (!pinned) {  // it will take the ring: have its buffers made
         equipment_.take_buffers(equipment_.lanes(Direction::offload));
     }
+}
+
+std::uint64_t ArenaStore::digest(Slot slot, std::size_t offset, std::size_t bytes) {
+    const std::shared_ptr<Room> room = find(slot);
+    room->check_piece(offset, bytes);
+    return driver_.host().digest(room->address() + offset, bytes, offset / sizeof(std::uint64_t));
 }
 
 std::unique_ptr<Transfer> ArenaStore::transfer(Direction direction, Priority priority) {

@@ -27,6 +27,7 @@ class ArenaStore final : public BackupStore {
     void release(Slot slot) noexcept override;
     void drain() noexcept override;
     void prepare(Slot slot, std::stop_token stop = {}) override;
+    std::uint64_t digest(Slot slot, std::size_t offset, std::size_t bytes) override;
     std::unique_ptr<Transfer> offload(Priority priority) override;
     std::unique_ptr<Transfer> restore() override;
     StoreStats stats() override;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "dormouse/error.hpp"
+
 namespace dormouse {
 
 Room::Room(Ground& ground, std::byte* address, std::size_t bytes, bool pin)
@@ -19,6 +21,13 @@ Room::~Room() {
     ground_.lost += lost;
     if (lost == 0) {
         ground_.arena.free(address_);
+    }
+}
+
+void Room::check_piece(std::size_t offset, std::size_t bytes) const {
+    if (offset > bytes_ || bytes > bytes_ - offset) {
+        throw invalid_argument("a piece of " + readable(bytes) + " at " + std::to_string(offset) +
+                               " reaches beyond its slot of " + readable(bytes_));
     }
 }
 

@@ -16,7 +16,10 @@ class Room {
     Room(const Room&) = delete;
     Room& operator=(const Room&) = delete;
 
+    std::byte* address() const noexcept { return address_; }
     std::size_t bytes() const noexcept { return bytes_; }
+    // Throws invalid_argument unless the room has `bytes` from `offset` on.
+    void check_piece(std::size_t offset, std::size_t bytes) const;
     std::size_t committed_bytes() const noexcept;
     std::size_t pinned_bytes() const noexcept;
     std::deque<Block>& blocks() noexcept { return blocks_; }

@@ -36,10 +36,7 @@ void StoreTransfer::add(const Piece& piece) {
         throw illegal_state("a piece was added to a transfer that is finished");
     }
     const std::shared_ptr<Room> room = find_(piece.slot);
-    if (piece.offset > room->bytes() || piece.bytes > room->bytes() - piece.offset) {
-        throw invalid_argument("a piece of " + readable(piece.bytes) + " at " + std::to_string(piece.offset) +
-                               " reaches beyond its slot of " + readable(room->bytes()));
-    }
+    room->check_piece(piece.offset, piece.bytes);
     guarded([&] {
         if (rooms_.empty() || rooms_.back() != room) {
             rooms_.push_back(room);

@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstring>
+#include <functional>
 #include <map>
 #include <span>
 #include <vector>
@@ -72,6 +74,12 @@ class InvertedStore final : public BackupStore {
     void release(Slot slot) noexcept override { kept.erase(slot); }
     void drain() noexcept override {}
     void prepare(Slot, std::stop_token) override {}
+    std::uint64_t digest(Slot slot, std::size_t offset, std::size_t bytes) override {
+        std::vector<std::uint64_t> plain(bytes / sizeof(std::uint64_t));
+        std::memcpy(plain.data(), kept.at(slot).data() + offset, bytes);
+        std::transform(plain.begin(), plain.end(), plain.begin(), std::bit_not<>());
+        return digest_of(plain.data(), bytes, offset / sizeof(std::uint64_t));
+    }
     std::unique_ptr<Transfer> offload(Priority priority) override {
         return std::make_unique<Move>(*this, false, priority);
     }

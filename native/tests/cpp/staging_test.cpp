@@ -90,6 +90,26 @@ TEST_P(StagingTest, AfterAFreeItGoesOnWithTheNextSegment) {
     EXPECT_EQ(rig->stats().store.reserved, stays.bytes);
 }
 
+TEST_P(StagingTest, AWriteThatWasThereWhileItCopiedAndIsUndoneIsNotTrusted) {
+    Rig rig(GetParam());
+    const Written segment = rig.write(10 * MiB, "weights");
+    std::atomic<bool> written{false};
+    rig.steering->before([&](std::string_view call) {
+        if (call == "copy_to_host" && !written.exchange(true)) {
+            flip(segment.address);  // a kernel takes a lock in device memory
+        }
+    });
+    rig->stage({.bytes_per_second = 0, .piece_bytes = MiB});
+    rig->wait_staged();
+    rig.steering->before({});
+    ASSERT_TRUE(written);
+    flip(segment.address);  // and lets go of it
+    ASSERT_TRUE(segment.intact());
+    EXPECT_GT(rig->sleep(1).mismatched_bytes, 0U) << "the backup holds what was there for a moment";
+    rig->wake({});
+    EXPECT_TRUE(segment.intact());
+}
+
 TEST_P(StagingTest, AStopDoesNotWaitForAllOfAChunksHostMemory) {
     PoolOptions options = small_pool();
     options.chunk_bytes = 256 * MiB;  // four parts

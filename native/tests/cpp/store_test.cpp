@@ -261,6 +261,24 @@ TEST_P(EveryKind, AReleasedSlotStaysUntilItsTransferIsDone) {
     bench.expect_nothing_left();
 }
 
+TEST_P(EveryKind, AReleasedSlotIsTakenDownByTheStoresOwnThreadAlone) {
+    StoreBench bench(GetParam());
+    const std::thread::id caller = std::this_thread::get_id();
+    std::atomic<unsigned> by_caller = 0;
+    bench.driver.memory_of_host().before_decommit = [&] {
+        by_caller += std::this_thread::get_id() == caller ? 1u : 0u;
+    };
+    for (int round = 0; round < 500; ++round) {
+        const Slot slot = bench.book(4096);
+        bench.store().prepare(slot);
+        bench.store().release(slot);
+        bench.store().drain();
+    }
+    EXPECT_EQ(by_caller, 0u) << "and so not waited for by drain()";
+    bench.driver.memory_of_host().before_decommit = {};
+    bench.expect_nothing_left();
+}
+
 TEST_P(EveryKind, TransfersRunSideBySideAndLeaveNoThreadBehind) {
     StoreBench bench(GetParam());
     DeviceBytes one(bench.driver, 16 * mib);

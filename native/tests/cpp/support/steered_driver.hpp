@@ -54,6 +54,9 @@ class SteeredHost final : public HostMemory {
     }
     void decommit(void* address, std::size_t bytes) noexcept override { real_.decommit(address, bytes); }
     void copy(void* to, const void* from, std::size_t bytes) override { real_.copy(to, from, bytes); }
+    std::uint64_t digest(const void* data, std::size_t bytes, std::uint64_t first_word) override {
+        return real_.digest(data, bytes, first_word);
+    }
     std::size_t available() override { return std::min(real_.available(), steering_.host_available.load()); }
 
    private:

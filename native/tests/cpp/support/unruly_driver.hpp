@@ -120,6 +120,9 @@ class UnrulyHost final : public HostMemory {
         committed_.erase(address);
     }
     void copy(void* to, const void* from, std::size_t bytes) override { posix_memory().copy(to, from, bytes); }
+    std::uint64_t digest(const void* data, std::size_t bytes, std::uint64_t first_word) override {
+        return posix_memory().digest(data, bytes, first_word);
+    }
     std::size_t available() override { return room; }
 
     std::size_t committed() {
