@@ -43,6 +43,11 @@ Address Pool::malloc(std::size_t bytes, const std::string& tag) {
 void Pool::free(Address address) {
     impl_->expect_own_process();
     const SegmentPtr segment = impl_->table.take(address);
+    {
+        // From here on no staging begins a copy of it, so the device is waited for after the last one.
+        const std::lock_guard lock(segment->mutex);
+        segment->freed = true;
+    }
     bool idle = true;
     if (segment->where == TagState::resident) {
         // torch has no deferred reclaim on this path: kernels that were queued may still use the bytes.
@@ -58,6 +63,7 @@ void Pool::free(Address address) {
 }
 
 Transition Pool::sleep(const std::vector<std::string>& offload) {
+    impl_->expect_own_process();
     Table::Wish wish = impl_->everything(TagState::discarded);
     for (const auto& [tag, state] : impl_->only(offload, TagState::offloaded)) {
         wish[tag] = state;
@@ -66,6 +72,7 @@ Transition Pool::sleep(const std::vector<std::string>& offload) {
 }
 
 Transition Pool::sleep(int level) {
+    impl_->expect_own_process();
     wanted_at_level("", level);
     Table::Wish wish;
     for (const auto& [tag, state] : impl_->table.tags()) {
@@ -75,12 +82,14 @@ Transition Pool::sleep(int level) {
 }
 
 Transition Pool::wake(const std::vector<std::string>& tags) {
+    impl_->expect_own_process();
     const Table::Wish wish =
         tags.empty() ? impl_->everything(TagState::resident) : impl_->only(tags, TagState::resident);
     return impl_->run("wake", wish, &bring_back, &Counters::wakes);
 }
 
 Transition Pool::discard(const std::vector<std::string>& tags) {
+    impl_->expect_own_process();
     return impl_->run("discard", impl_->only(tags, TagState::discarded), &put_to_sleep, &Counters::discards);
 }
 
@@ -182,6 +191,7 @@ Driver& Pool::driver() noexcept {
 }
 
 std::size_t Pool::size_of(Address address) {
+    impl_->expect_own_process();
     return impl_->table.find(address)->bytes();
 }
 

@@ -115,7 +115,6 @@ Segment::Leftover Pool::Impl::sweep() {
 }
 
 Transition Pool::Impl::run(std::string kind, const Table::Wish& wish, Step step, Counter counter) {
-    expect_own_process();
     const std::lock_guard lock(transition);
     stager.stop();
     Stopwatch watch(driver->clock());

@@ -23,7 +23,8 @@ struct Pool::Impl {
     Impl(const Impl&) = delete;
     Impl& operator=(const Impl&) = delete;
 
-    // A forked child has the parent's books but none of its device: it must not touch either.
+    // A forked child has the parent's books but none of its device: it must touch neither, not even a lock. Every call
+    // of a pool begins with it.
     void expect_own_process() const;
 
     // Drops memory and backups of a segment that is in the table no more.

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 
 #include "dormouse/driver.hpp"
 
@@ -16,12 +17,17 @@ class Strays {
     explicit Strays(Driver& driver) : driver_(driver) {}
 
     // A transfer has failed: there may be some.
-    void suspect() noexcept { suspected_ = true; }
-    // Returns when there are none; throws what the device says where it can't be waited for.
+    void suspect() noexcept { ++suspected_; }
+    // Returns when there are none; throws what the device says where it can't be waited for. Several threads may call
+    // it while others suspect: a wait covers what was suspected before it began.
     void wait() {
-        if (suspected_) {
-            driver_.synchronize_device();
-            suspected_ = false;
+        const std::uint64_t begun = suspected_;
+        std::uint64_t gone = gone_;
+        if (gone >= begun) {
+            return;
+        }
+        driver_.synchronize_device();
+        while (gone < begun && !gone_.compare_exchange_weak(gone, begun)) {
         }
     }
     bool gone() noexcept {
@@ -35,7 +41,8 @@ class Strays {
 
    private:
     Driver& driver_;
-    std::atomic<bool> suspected_{false};
+    std::atomic<std::uint64_t> suspected_{0};  // how often
+    std::atomic<std::uint64_t> gone_{0};       // of these, those that were waited for
 };
 
 }  // namespace dormouse

@@ -111,6 +111,40 @@ TEST_P(TogetherTest, TransitionsExcludeOneAnother) {
     EXPECT_TRUE(segment.intact());
 }
 
+// Whatever the staging has begun on a segment is over before the free asks the device to wait for all work.
+TEST(FreeWhileStaging, WaitsForTheDeviceOnlyWhenNoMoreCopiesCanBegin) {
+    Rig rig(on_cuda);
+    const Written segment = rig.write(6 * MiB, "weights");
+    std::promise<void> copying;
+    std::promise<void> go_on;
+    std::atomic<bool> failing{false};
+    std::atomic<bool> queued{false};
+    std::atomic<bool> waited{false};
+    rig.steering->before([&](std::string_view call) {
+        if (call == "copy_to_host" && !queued.exchange(true)) {
+            copying.set_value();
+            go_on.get_future().wait();
+            failing = true;
+        } else if (call == "synchronize" && failing) {
+            throw driver_error("synchronize", 1, "injected: the copy is under way and nobody can wait for it");
+        } else if (call == "synchronize_device") {
+            waited = waited || failing;
+        } else if (call == "unmap") {
+            EXPECT_TRUE(waited) << "memory was taken away under a copy";
+        }
+    });
+    rig->stage({.bytes_per_second = 0, .piece_bytes = MiB});
+    copying.get_future().wait();
+    auto free = std::async(std::launch::async, [&] { rig->free(segment.address); });
+    EXPECT_EQ(free.wait_for(100ms), std::future_status::timeout) << "a copy of its bytes is about to begin";
+    go_on.set_value();
+    free.get();
+    rig->wait_staged();
+    rig.steering->before({});
+    EXPECT_EQ(rig.mapped(), 0U);
+    EXPECT_EQ(rig->stats().store.reserved, 0U);
+}
+
 // ── fork ────────────────────────────────────────────────────────────────────────────────────────────────
 
 // Exit code 0 when the child was refused everything, called nothing and ended well.
@@ -131,6 +165,11 @@ int child_of(Rig& rig, Address address) {
     refused([&] { rig->sleep(1); });
     refused([&] { rig->wake({}); });
     refused([&] { rig->discard({"weights"}); });
+    refused([&] { rig->size_of(address); });
+    // Before any book is looked at: a thread of the parent may have held its lock when it forked.
+    refused([&] { rig->sleep(std::vector<std::string>{"unknown"}); });
+    refused([&] { rig->wake({"unknown"}); });
+    refused([&] { rig->discard({"unknown"}); });
     refused([&] { rig->stage({}); });
     refused([&] { rig->wait_staged(); });
     refused([&] { rig->stop_staging(); });
