@@ -24,8 +24,8 @@ class RealClock final : public Clock {
 }  // namespace
 
 Clock& real_clock() {
-    static RealClock clock;
-    return clock;
+    static auto* const clock = new RealClock;  // never destroyed: a pool may be used until the process ends
+    return *clock;
 }
 
 }  // namespace dormouse

@@ -1,7 +1,10 @@
 #include "dormouse/torch_abi.hpp"
 
+#include <algorithm>
 #include <array>
 #include <mutex>
+#include <set>
+#include <string_view>
 #include <utility>
 
 #include "dormouse/error.hpp"
@@ -15,6 +18,7 @@ constexpr int most_devices = 64;
 struct Installed {
     std::mutex mutex;
     std::array<std::shared_ptr<Pool>, most_devices> pools;
+    std::set<std::string> tags;  // that any thread has set
 };
 
 // Never destroyed: torch frees its last segments while the process ends.
@@ -23,8 +27,20 @@ Installed& registry() {
     return *instance;
 }
 
-thread_local std::string current_tag = "default";
-thread_local std::string last_error;
+// Without destructors: a thread's objects end before the handlers of the process's end run, and torch frees in those.
+thread_local const std::string* current_tag = nullptr;
+thread_local std::array<char, 1024> last_error{};
+
+void remember(std::string_view failure) noexcept {
+    const std::size_t size = std::min(failure.size(), last_error.size() - 1);
+    std::copy_n(failure.begin(), size, last_error.begin());
+    last_error.at(size) = '\0';
+}
+
+const std::string& tag_of_thread() {
+    static const auto* const otherwise = new std::string("default");
+    return current_tag != nullptr ? *current_tag : *otherwise;
+}
 
 void expect_device(int device) {
     if (device < 0 || device >= most_devices) {
@@ -47,13 +63,9 @@ Result guarded(Result otherwise, Action action) noexcept {
     try {
         return action();
     } catch (const std::exception& failure) {
-        try {
-            last_error = failure.what();
-        } catch (...) {
-            last_error.clear();
-        }
+        remember(failure.what());
     } catch (...) {
-        last_error.clear();
+        remember("an error without words");
     }
     return otherwise;
 }
@@ -82,14 +94,17 @@ std::string set_tag(std::string tag) {
     if (tag.empty()) {
         throw invalid_argument("a tag needs a name");
     }
-    return std::exchange(current_tag, std::move(tag));
+    const std::string& before = tag_of_thread();
+    const std::lock_guard lock(registry().mutex);
+    current_tag = &*registry().tags.insert(std::move(tag)).first;
+    return before;
 }
 
 }  // namespace dormouse
 
 void* dormouse_malloc(std::size_t bytes, int device, void* /*stream*/) {
     return dormouse::guarded<void*>(nullptr, [&] {
-        return reinterpret_cast<void*>(dormouse::pool_of(device)->malloc(bytes, dormouse::current_tag));
+        return reinterpret_cast<void*>(dormouse::pool_of(device)->malloc(bytes, dormouse::tag_of_thread()));
     });
 }
 
@@ -101,5 +116,5 @@ void dormouse_free(void* address, std::size_t /*bytes*/, int device, void* /*str
 }
 
 const char* dormouse_last_error(void) {
-    return dormouse::last_error.c_str();
+    return dormouse::last_error.data();
 }

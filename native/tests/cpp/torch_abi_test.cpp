@@ -2,7 +2,9 @@
 #include "dormouse/torch_abi.hpp"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <thread>
@@ -109,6 +111,34 @@ TEST(TorchAbi, AForeignPointerIsRefusedWithoutHarm) {
     dormouse_free(block, 0, 5, nullptr);
     EXPECT_TRUE(says("no segment")) << "freed twice";
     EXPECT_EQ(dormouse_malloc(0, 5, nullptr), nullptr);
+}
+
+// What torch does: it frees its segments in handlers that were registered before anything of the pool was used, and so
+// run after the process has ended everything that the pool's code made later.
+void* left_to_the_end = nullptr;
+
+void free_late() {
+    dormouse_free(left_to_the_end, 4 * MiB, 7, nullptr);
+    dormouse_free(&left_to_the_end, 4 * MiB, 7, nullptr);  // and once what is none of ours
+    ::_exit(says("no segment of this pool") && installed(7)->stats().mapped_bytes == 0 &&
+                    dormouse_malloc(1, 7, nullptr) == nullptr && says("a tag with a name that fits in no small string")
+                ? 0
+                : 1);
+}
+
+[[noreturn]] void end_with_memory_left() {
+    std::atexit(free_late);
+    const auto pool = installed_pool(7);
+    set_tag("a tag with a name that fits in no small string");
+    left_to_the_end = dormouse_malloc(4 * MiB, 7, nullptr);
+    dormouse_malloc(4096 * MiB, 7, nullptr);  // leaves a long sentence
+    pool->sleep(std::vector<std::string>{"a tag with a name that fits in no small string"});
+    std::exit(2);
+}
+
+TEST(TorchAbiDeathTest, AFreeAtTheVeryEndOfTheProcessIsServed) {
+    GTEST_FLAG_SET(death_test_style, "threadsafe");
+    EXPECT_EXIT(end_with_memory_left(), ::testing::ExitedWithCode(0), "");
 }
 
 TEST(TorchAbi, TheLastErrorIsTheThreadsOwn) {
