@@ -92,10 +92,12 @@ TEST_P(CallsTest, ASleepOfUnchangedBytesIsOneWaitOneDigestAndTheUnmapping) {
     rig.write(10 * MiB, "weights");
     rig->sleep(1);
     rig->wake({});
-    if (!rig.digests) {
-        GTEST_SKIP() << "this device makes no digests, so that every sleep copies";
-    }
     const Calls calls = during(rig, [&] { rig->sleep(1); });
+    if (!rig.digests) {
+        EXPECT_EQ(count(calls, "digest"), 0);
+        EXPECT_EQ(count(calls, "copy_to_host"), 3) << "nothing else could tell whether the backups are still right";
+        return;
+    }
     EXPECT_EQ(calls,
               (Calls{"synchronize_device", "digest", "unmap", "release", "unmap", "release", "unmap", "release"}));
 }
