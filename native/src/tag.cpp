@@ -44,7 +44,7 @@ TagState wanted_at_level(const std::string& tag, int level) {
 }
 
 std::size_t kept_up_to(const std::string& tag, std::size_t limit) noexcept {
-    // torch serves tensors up to 1 MiB from blocks of 2 MiB: a model's buffers are there, its matrices are not.
+    // torch serves tensors up to 1 MiB from blocks of 2 MiB: small buffers are there, matrices are not.
     constexpr std::size_t smallest_block = 2u << 20;
     if (tag == "kv_cache") {
         return limit;

@@ -25,7 +25,8 @@ TagState next_state(const std::string& tag, TagState from, TagState wanted);
 TagState wanted_at_level(const std::string& tag, int level);
 
 // Segments of a discarded tag up to this size keep their content: small runtime tensors that an engine allocates under
-// kv_cache (up to `limit` bytes), and its smallest blocks under weights, where its buffers are.
+// kv_cache (up to `limit` bytes), and its smallest blocks under weights, where its small buffers are. Larger ones (a
+// rope cache of 10 MiB) are the engine's to save, or belong under runtime.
 std::size_t kept_up_to(const std::string& tag, std::size_t limit) noexcept;
 
 }  // namespace dormouse
