@@ -3,6 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <functional>
+#include <utility>
+
 #include "dormouse/error.hpp"
 #include "support/rig.hpp"
 
@@ -61,9 +65,11 @@ TEST_F(StraysTest, SuspectedDuringAWaitAreNotCoveredByIt) {
 TEST(StraysOfASleep, AreWaitedForBeforeAStagingCopiesToTheSamePlaces) {
     Rig rig(on_cuda);
     const Written segment = rig.write(6 * MiB, "weights");
-    bool copied = false;
+    std::atomic<bool> copied{false};  // by the threads that copy
     rig.steering->before([&](std::string_view call) {
-        copied = copied || call == "copy_to_host";
+        if (call == "copy_to_host") {
+            copied = true;
+        }
         if (copied && (call == "synchronize" || call == "synchronize_device")) {
             throw driver_error(call, 1, "injected");
         }
@@ -74,8 +80,11 @@ TEST(StraysOfASleep, AreWaitedForBeforeAStagingCopiesToTheSamePlaces) {
     std::atomic<bool> waited{false};
     std::atomic<bool> too_early{false};
     rig.steering->before([&](std::string_view call) {
-        waited = waited || call == "synchronize_device";
-        too_early = too_early || (call == "copy_to_host" && !waited);
+        if (call == "synchronize_device") {
+            waited = true;
+        } else if (call == "copy_to_host" && !waited) {
+            too_early = true;
+        }
     });
     rig->stage({.bytes_per_second = 0, .piece_bytes = MiB});
     rig->wait_staged();
