@@ -136,6 +136,9 @@ $(NATIVE_STAMP): $(NATIVE_TOOLS) $(NATIVE_SOURCES)
 test-native: test-native-plain test-native-asan test-native-tsan $(NATIVE_STAMP) ## the pool's tests: C++ plain and under sanitizers, then Python; no GPU
 	@$(BIN)/python -m pytest native/tests/python
 
+test-native-plain: ## of these, the C++ tests as they are
+test-native-asan: ## of these, the C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer
+test-native-tsan: ## of these, the C++ tests under ThreadSanitizer
 test-native-asan: SANITIZE := address,undefined
 test-native-tsan: SANITIZE := thread
 test-native-plain test-native-asan test-native-tsan: test-native-%: $(NATIVE_TOOLS)
