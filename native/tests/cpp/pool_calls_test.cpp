@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -19,15 +20,20 @@ class CallsTest : public ::testing::TestWithParam<Kind> {
     // What is called of the driver while `action` runs.
     template <typename Action>
     static Calls during(Rig& rig, Action action) {
-        std::mutex mutex;
-        Calls calls;
-        rig.steering->before([&](std::string_view call) {
-            const std::lock_guard lock(mutex);
-            calls.emplace_back(call);
+        struct Seen {
+            std::mutex mutex;
+            Calls calls;
+        };
+        // Shared, since a thread of the store may still be in the hook when it is taken away.
+        const auto seen = std::make_shared<Seen>();
+        rig.steering->before([seen](std::string_view call) {
+            const std::lock_guard lock(seen->mutex);
+            seen->calls.emplace_back(call);
         });
         action();
         rig.steering->before({});
-        return calls;
+        const std::lock_guard lock(seen->mutex);
+        return seen->calls;
     }
 
     static Calls phases(const Transition& transition) {

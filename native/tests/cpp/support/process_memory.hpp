@@ -3,6 +3,7 @@
 #pragma once
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -12,6 +13,7 @@
 #include <fstream>
 #include <functional>
 #include <string>
+#include <vector>
 
 namespace dormouse {
 
@@ -21,6 +23,20 @@ inline std::size_t resident_bytes() {
     std::size_t size = 0, resident = 0;
     statm >> size >> resident;
     return resident * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+}
+
+// Bytes of a range that have pages. (RSS would count a sanitizer's shadow of them too.)
+inline std::size_t resident_in(void* address, std::size_t bytes) {
+    const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    std::vector<unsigned char> pages(bytes / page);
+    if (mincore(address, bytes, pages.data()) != 0) {
+        return ~std::size_t{0};
+    }
+    std::size_t count = 0;
+    for (const unsigned char resident : pages) {
+        count += resident & 1U;
+    }
+    return count * page;
 }
 
 // Private writable memory in bytes: what RLIMIT_DATA counts.
