@@ -73,7 +73,7 @@ Transition Pool::sleep(const std::vector<std::string>& offload) {
 
 Transition Pool::sleep(int level) {
     impl_->expect_own_process();
-    wanted_at_level("", level);
+    wanted_at_level("", level);  // an unknown level is refused by an empty pool too
     Table::Wish wish;
     for (const auto& [tag, state] : impl_->table.tags()) {
         wish.emplace(tag, wanted_at_level(tag, level));

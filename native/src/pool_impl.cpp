@@ -39,7 +39,8 @@ Pool::Impl::Impl(std::unique_ptr<Driver> device_driver, int device_index, PoolOp
       memory(seams.memory ? seams.memory(*driver) : make_driver_memory(*driver)),
       store(seams.store ? seams.store(*driver) : make_store(*driver, options.store)),
       strays(*driver),
-      parts{*driver, *memory, *store, options, strays, driver->create_stream(Priority::normal)},
+      stream(*driver, Priority::normal),
+      parts{*driver, *memory, *store, options, strays, stream.get()},
       process(::getpid()),
       stager(parts) {
     // Loads what digests need now: the first sleep must not wait for a compiler, nor find no room for its result.
@@ -59,7 +60,6 @@ Pool::Impl::~Impl() {
     for (const SegmentPtr& segment : orphans) {
         drop(*segment);
     }
-    driver->destroy_stream(parts.stream);
 }
 
 void Pool::Impl::expect_own_process() const {

@@ -12,6 +12,7 @@
 
 #include "dormouse/pool.hpp"
 #include "dormouse/table.hpp"
+#include "owned_stream.hpp"
 #include "stager.hpp"
 #include "transition.hpp"
 
@@ -53,6 +54,7 @@ struct Pool::Impl {
     std::unique_ptr<DeviceMemory> memory;
     std::unique_ptr<BackupStore> store;
     Strays strays;
+    OwnedStream stream;
     Parts parts;
     Table table;
     pid_t process;

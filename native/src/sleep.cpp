@@ -51,9 +51,8 @@ void digest_all(const Parts& parts, std::span<Candidate> chunks) {
 }
 
 // Those whose backup can't be trusted.
-std::vector<Candidate> dirty_ones(const Parts& parts, std::span<const Candidate> chunks, Account& account) {
+std::vector<Candidate> dirty_ones(std::span<const Candidate> chunks, bool digested, Account& account) {
     std::vector<Candidate> dirty;
-    const bool digested = parts.driver.can_digest();
     for (const Candidate& candidate : chunks) {
         const Backup& backup = candidate.chunk->backup;
         const bool believed = backup.complete && backup.digested && backup.generation == candidate.generation;
@@ -116,7 +115,7 @@ class Booking {
     std::vector<Candidate> chunks_;
 };
 
-void copy_out(const Parts& parts, std::span<const Candidate> dirty, Account& account) {
+void copy_out(const Parts& parts, std::span<const Candidate> dirty, bool digested, Account& account) {
     const std::unique_ptr<Transfer> transfer = parts.store.offload(Priority::normal);
     for (const Candidate& candidate : dirty) {
         const Chunk& chunk = *candidate.chunk;
@@ -124,7 +123,6 @@ void copy_out(const Parts& parts, std::span<const Candidate> dirty, Account& acc
         transfer->add({chunk.address(), chunk.bytes(), chunk.backup.slot, 0});
     }
     transfer->finish();
-    const bool digested = parts.driver.can_digest();
     for (const Candidate& candidate : dirty) {
         set_backup(candidate, {candidate.chunk->backup.slot, true, digested, candidate.digest, candidate.generation});
         account.copied_bytes += candidate.chunk->bytes();
@@ -166,20 +164,23 @@ void settle(const Parts& parts, const Table::Move& move) {
 
 void put_to_sleep(const Parts& parts, Table::Move& move, Stopwatch& watch, Account& account) {
     watch.phase("synchronize");
+    // Kernels that were queued may still use what is about to go: they are waited for like a stray copy.
     parts.strays.suspect();
     parts.strays.wait();
 
     std::vector<Candidate> chunks = candidates(move, parts.options);
     watch.phase("book");
     Booking booking(parts, chunks);
-    if (!chunks.empty() && parts.driver.can_digest()) {
+    // Asked once: a device that learns to digest meanwhile must not be believed to have digested.
+    const bool digested = parts.driver.can_digest();
+    if (!chunks.empty() && digested) {
         watch.phase("digest");
         digest_all(parts, chunks);
     }
-    const std::vector<Candidate> dirty = dirty_ones(parts, chunks, account);
+    const std::vector<Candidate> dirty = dirty_ones(chunks, digested, account);
     if (!dirty.empty()) {
         watch.phase("copy");
-        copy_out(parts, dirty, account);
+        copy_out(parts, dirty, digested, account);
     }
     booking.keep();
 

@@ -4,6 +4,7 @@
 #include <system_error>
 
 #include "dormouse/error.hpp"
+#include "owned_stream.hpp"
 
 namespace dormouse {
 
@@ -11,20 +12,6 @@ namespace {
 
 // Long enough to be cheap, short enough that a stop does not notice it (seconds).
 constexpr double slice = 0.002;
-
-class LowStream {
-   public:
-    LowStream(Driver& driver, Stream& place) : driver_(driver), place_(place) {
-        place_ = driver_.create_stream(Priority::low);
-    }
-    ~LowStream() { driver_.destroy_stream(place_); }
-    LowStream(const LowStream&) = delete;
-    LowStream& operator=(const LowStream&) = delete;
-
-   private:
-    Driver& driver_;
-    Stream& place_;
-};
 
 }  // namespace
 
@@ -89,7 +76,8 @@ void Stager::run(const std::vector<SegmentPtr>& segments, const StageOptions& op
     std::string error;
     try {
         parts_.strays.wait();  // a late copy may write to the same places
-        const LowStream stream(parts_.driver, stream_);
+        const OwnedStream stream(parts_.driver, Priority::low);
+        stream_ = stream.get();
         const double begin = parts_.driver.clock().now();
         for (const SegmentPtr& segment : segments) {
             for (Chunk& chunk : segment->chunks) {

@@ -5,7 +5,6 @@
 // stage exclude one another; malloc and free never wait for a transition of another tag.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -13,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "dormouse/backup.hpp"

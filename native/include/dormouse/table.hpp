@@ -1,13 +1,12 @@
 // All segments of a pool and the states of their tags, under one mutex that is never held across a driver call.
 //
-// A tag exists from its first segment (or its first mention by use) and keeps its state without segments. Moving
-// tags is a transaction: begin() marks them in_transition and hands out their segments, commit() sets the new states,
-// and without a commit the old ones come back.
+// A tag exists from its first segment and keeps its state without segments. Moving tags is a transaction: begin() marks
+// them in_transition and hands out their segments, commit() sets the new states, and without a commit the old ones come
+// back.
 #pragma once
 
 #include <condition_variable>
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>

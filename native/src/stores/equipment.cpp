@@ -28,8 +28,8 @@ Equipment::Equipment(Driver& owner, std::size_t ring_buffer_bytes, unsigned want
     : driver(owner),
       ring_buffer(ring_buffer_bytes),
       threads(std::clamp(wanted == 0 ? three_quarters_of_cores() : wanted, 1u, most_threads)),
-      normal([this] { return std::make_unique<OwnedStream>(driver, Priority::normal); }),
-      low([this] { return std::make_unique<OwnedStream>(driver, Priority::low); }),
+      normal([this] { return std::make_unique<CopyStream>(driver, Priority::normal); }),
+      low([this] { return std::make_unique<CopyStream>(driver, Priority::low); }),
       buffers([this] {
           auto pair = std::make_unique<BufferPair>(driver, ring_buffer);
           buffer_bytes += 2 * ring_buffer;

@@ -16,7 +16,7 @@ struct Equipment {
     // `threads`: 0 means three quarters of the cores, 16 at most.
     Equipment(Driver& driver, std::size_t ring_buffer, unsigned threads);
 
-    Shelf<OwnedStream>& streams(Priority priority) { return priority == Priority::low ? low : normal; }
+    Shelf<CopyStream>& streams(Priority priority) { return priority == Priority::low ? low : normal; }
     unsigned lanes(Direction direction) const;
     // Pairs for `lanes` lanes, or as many as can be had. None where no buffer can be had and the device copies
     // pageable memory too; where it does not, throws why there is none.
@@ -26,8 +26,8 @@ struct Equipment {
     const std::size_t ring_buffer;              // bytes
     const unsigned threads;                     // that commit parts of blocks
     std::atomic<std::size_t> buffer_bytes = 0;  // made so far
-    Shelf<OwnedStream> normal;
-    Shelf<OwnedStream> low;
+    Shelf<CopyStream> normal;
+    Shelf<CopyStream> low;
     Shelf<BufferPair> buffers;
 };
 

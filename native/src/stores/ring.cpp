@@ -4,22 +4,22 @@
 
 namespace dormouse {
 
-void OwnedStream::copy(Direction direction, std::byte* buffer, const Part& part) {
+void CopyStream::copy(Direction direction, std::byte* buffer, const Part& part) {
     if (direction == Direction::offload) {
-        driver_.copy_to_host(buffer, part.device, part.bytes, stream_);
+        driver_.copy_to_host(buffer, part.device, part.bytes, stream_.get());
     } else {
-        driver_.copy_to_device(part.device, buffer, part.bytes, stream_);
+        driver_.copy_to_device(part.device, buffer, part.bytes, stream_.get());
     }
 }
 
-void OwnedStream::synchronize_quietly() noexcept {
+void CopyStream::synchronize_quietly() noexcept {
     try {
         synchronize();
     } catch (...) {
     }
 }
 
-Lane::Lane(Driver& driver, Direction direction, Shelf<BufferPair>::Borrowed buffers, Shelf<OwnedStream>& streams)
+Lane::Lane(Driver& driver, Direction direction, Shelf<BufferPair>::Borrowed buffers, Shelf<CopyStream>& streams)
     : driver_(driver),
       direction_(direction),
       buffers_(std::move(buffers)),

@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "dormouse/driver.hpp"
+#include "owned_stream.hpp"
 #include "stores/pinned_buffer.hpp"
 #include "stores/shelf.hpp"
 #include "stores/worker.hpp"
@@ -25,22 +26,19 @@ struct Part {
     std::size_t bytes = 0;
 };
 
-class OwnedStream {
+class CopyStream {
    public:
-    OwnedStream(Driver& driver, Priority priority) : driver_(driver), stream_(driver.create_stream(priority)) {}
-    ~OwnedStream() { driver_.destroy_stream(stream_); }
-    OwnedStream(const OwnedStream&) = delete;
-    OwnedStream& operator=(const OwnedStream&) = delete;
+    CopyStream(Driver& driver, Priority priority) : driver_(driver), stream_(driver, priority) {}
 
     // Queues `part` between device and `buffer`.
     void copy(Direction direction, std::byte* buffer, const Part& part);
-    void synchronize() { driver_.synchronize(stream_); }
+    void synchronize() { driver_.synchronize(stream_.get()); }
     // For the way out of an error, which says more than this one would.
     void synchronize_quietly() noexcept;
 
    private:
     Driver& driver_;
-    Stream stream_;
+    OwnedStream stream_;
 };
 
 struct BufferPair {
@@ -51,7 +49,7 @@ struct BufferPair {
 
 class Lane {
    public:
-    Lane(Driver& driver, Direction direction, Shelf<BufferPair>::Borrowed buffers, Shelf<OwnedStream>& streams);
+    Lane(Driver& driver, Direction direction, Shelf<BufferPair>::Borrowed buffers, Shelf<CopyStream>& streams);
     // Waits for the device, so that nobody else gets a buffer that it still uses.
     ~Lane();
     Lane(const Lane&) = delete;
@@ -66,7 +64,7 @@ class Lane {
    private:
     struct Side {
         std::byte* buffer;
-        Shelf<OwnedStream>::Borrowed stream;
+        Shelf<CopyStream>::Borrowed stream;
         std::optional<Part> under_way;
     };
     void step(const Part& part);

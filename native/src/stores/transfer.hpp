@@ -57,7 +57,7 @@ class StoreTransfer final : public Transfer {
     bool finished_ = false;
     std::exception_ptr failure_;
 
-    Shelf<OwnedStream>::Borrowed stream_;
+    Shelf<CopyStream>::Borrowed stream_;
     bool ring_made_ = false;
     std::deque<Lane> lanes_;  // none after ring_made_: the device copies pageable memory
     std::size_t next_lane_ = 0;
