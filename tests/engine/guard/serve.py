@@ -15,10 +15,8 @@ from tests.engine.guard.fake_engine import FakeEngine
 
 
 def listen() -> socket.socket:
-    """A free port on the loopback."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    return listener
+    """A free port on the loopback. It listens at once: who knows its number may connect, served yet or not."""
+    return socket.create_server(("127.0.0.1", 0))
 
 
 async def main() -> None:
