@@ -204,6 +204,10 @@ async def test_a_token_that_stopped_being_good_is_replaced_under_way(
         await asyncio.gather(task, return_exceptions=True)
 
 
+def streams() -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks() if task.get_name().startswith("watcher for ")]
+
+
 async def test_it_waits_for_the_definition_and_survives_its_removal(
     installed: Cluster, make_port: MakePort, key: ModelKey, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -224,14 +228,15 @@ async def test_it_waits_for_the_definition_and_survives_its_removal(
         await eventually("the definition", applied)
         await asyncio.to_thread(installed.apply, manifest(key, replicas=2))
         await eventually("the new model", lambda: port.store.model(key), 30)
+        # A list may have brought it, before the watches are back.
+        await eventually("new watches", lambda: len(streams()) == 3, 30)
         await asyncio.to_thread(installed.apply, manifest(key, replicas=7))
-        streams = [task for task in asyncio.all_tasks() if task.get_name().startswith("watcher for ")]
-        assert len(streams) == 3, "each kind is watched once"
         await eventually(
             "a change through the new watch",
             lambda: (view := port.store.model(key)) and view.model and view.model.spec.replicas == 7,
             30,
         )
+        assert len(streams()) == 3, "each kind is watched once"
 
 
 async def test_signals_stay_ours_and_tasks_of_others_survive_the_end_of_the_watches(
