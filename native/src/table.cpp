@@ -57,13 +57,15 @@ SegmentPtr Table::find(Address address) {
 }
 
 std::vector<SegmentPtr> Table::segments() const {
+    const std::lock_guard lock(mutex_);
+    return in_order();
+}
+
+std::vector<SegmentPtr> Table::in_order() const {
     std::vector<std::pair<std::uint64_t, SegmentPtr>> ordered;
-    {
-        const std::lock_guard lock(mutex_);
-        ordered.reserve(segments_.size());
-        for (const auto& [address, entry] : segments_) {
-            ordered.push_back(entry);
-        }
+    ordered.reserve(segments_.size());
+    for (const auto& [address, entry] : segments_) {
+        ordered.push_back(entry);
     }
     std::sort(ordered.begin(), ordered.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     std::vector<SegmentPtr> result;
@@ -94,27 +96,26 @@ void Table::expect_known(const std::vector<std::string>& names) const {
 }
 
 Table::Move Table::begin(const Wish& wish) {
+    const std::lock_guard lock(mutex_);
     Wish before;
     Wish after;
-    {
-        const std::lock_guard lock(mutex_);
-        for (const auto& [tag, wanted] : wish) {
-            const auto found = tags_.find(tag);
-            if (found == tags_.end()) {
-                continue;
-            }
-            const TagState next = next_state(tag, found->second, wanted);
-            if (next != found->second) {
-                before.emplace(tag, found->second);
-                after.emplace(tag, next);
-            }
+    for (const auto& [tag, wanted] : wish) {
+        const auto found = tags_.find(tag);
+        if (found == tags_.end()) {
+            continue;
         }
-        for (const auto& [tag, state] : after) {
-            tags_.at(tag) = TagState::in_transition;
+        const TagState next = next_state(tag, found->second, wanted);
+        if (next != found->second) {
+            before.emplace(tag, found->second);
+            after.emplace(tag, next);
         }
     }
-    std::vector<SegmentPtr> moving = segments();
+    std::vector<SegmentPtr> moving = in_order();
     std::erase_if(moving, [&](const SegmentPtr& segment) { return !after.contains(segment->tag()); });
+    // Marked last: what throws above leaves no tag behind that nobody will ever settle.
+    for (const auto& [tag, state] : after) {
+        tags_.at(tag) = TagState::in_transition;
+    }
     return Move(*this, std::move(before), std::move(after), std::move(moving));
 }
 

@@ -40,10 +40,13 @@ class Table {
     // Throws invalid_argument for a tag that was never used.
     void expect_known(const std::vector<std::string>& names) const;
 
-    // Marks the tags whose state must change. Throws what next_state throws, with nothing marked.
+    // Marks the tags whose state must change. Whatever it throws, nothing is marked then.
     Move begin(const Wish& wish);
 
    private:
+    // segments(), for who holds the mutex.
+    std::vector<SegmentPtr> in_order() const;
+
     mutable std::mutex mutex_;
     std::condition_variable settled_;
     std::map<std::string, TagState> tags_;
