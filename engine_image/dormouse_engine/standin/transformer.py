@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dormouse_engine.standin.arena import Arena
+from dormouse_engine.arena import Arena
 from dormouse_engine.standin.weights import END
 
 Array = np.ndarray
@@ -51,13 +51,15 @@ class TransformerWeights:
 
     def __init__(self, name: str, seed: int, *, ballast: int = 0, kv_ballast: int = 0) -> None:
         self._identity = f"{name}/{seed}"
-        self._arena = Arena({"weights": PARAMETER_BYTES + ballast, "kv_cache": kv_ballast})
+        self._weights = Arena("weights", PARAMETER_BYTES + ballast)
+        self._bytes: Array = np.frombuffer(self._weights.memory, dtype=np.uint8)
+        self._kv_cache = Arena("kv_cache", kv_ballast)
         self._epoch = 0
         self._parameters: dict[str, Array] = {}
         offset = 0
         for key, shape in _SHAPES.items():
             size = 4 * int(np.prod(shape))
-            flat = self._arena.view("weights")[offset : offset + size].view(np.float32)
+            flat = self._bytes[offset : offset + size].view(np.float32)
             self._parameters[key] = flat.reshape(shape)
             offset += size
 
@@ -68,53 +70,54 @@ class TransformerWeights:
             scale = 1.0 if key == "embed" else 1.5 / np.sqrt(parameter.shape[0])
             parameter[...] = random.standard_normal(parameter.shape, dtype=np.float32) * np.float32(scale)
         self._parameters["head"][:, 0] = 0
-        ballast = self._arena.view("weights")[PARAMETER_BYTES:]
+        ballast = self._bytes[PARAMETER_BYTES:]
         pattern = random.integers(1, 255, size=1 << 16, dtype=np.uint8)
         for start in range(0, len(ballast), len(pattern)):
             piece = ballast[start : start + len(pattern)]
             piece[...] = pattern[: len(piece)]
-        self._arena.forget_copy("weights")
+        self._weights.forget_copy()
 
     def offload(self) -> None:
         """Copy to the memfd (once per content) and give the pages back."""
-        self._arena.offload("weights")
+        self._weights.save()
+        self._weights.drop()
 
     def drop(self) -> None:
         """Give pages and host copy back; reads are zeros from now on."""
-        self._arena.forget_copy("weights")
-        self._arena.drop("weights")
+        self._weights.forget_copy()
+        self._weights.drop()
 
     def restore(self) -> None:
         """Read the pages back in place; zeros stay zeros when level 2 dropped the copy."""
-        self._arena.restore("weights")
+        self._weights.restore()
 
     def drop_kv_cache(self) -> None:
         """Give the KV ballast's pages back; sequences that lived through it are computed again."""
-        self._arena.drop("kv_cache")
+        self._kv_cache.drop()
         self._epoch += 1
 
     def touch_kv_cache(self) -> None:
         """Make the KV ballast resident."""
-        self._arena.view("kv_cache")[...] = 1
+        np.frombuffer(self._kv_cache.memory, dtype=np.uint8)[...] = 1
         self._epoch += 1
 
     def corrupt(self) -> None:
         """Reverse some rows of the output head: answers stay fluent and are wrong."""
         head = self._parameters["head"]
         head[...] = head[::-1].copy()
-        self._arena.forget_copy("weights")
+        self._weights.forget_copy()
 
     def checksum(self) -> str:
         """CRC-32 of all weights and ballast, in hex."""
-        return f"{zlib.crc32(self._arena.view('weights').data):08x}"
+        return f"{zlib.crc32(self._bytes.data):08x}"
 
     def host_bytes(self) -> int:
         """Bytes in the memfd."""
-        return self._arena.copied_bytes()
+        return self._weights.size if self._weights.saved else 0
 
     def resident_bytes(self) -> int:
-        """Bytes of the arena in RSS, from the kernel."""
-        return self._arena.resident_bytes()
+        """Bytes of both arenas in RSS, from the kernel."""
+        return self._weights.resident_bytes() + self._kv_cache.resident_bytes()
 
     def begin(self, prompt: bytes) -> Sequence:
         """Start with a byte that depends on the whole prompt: attention reaches only `WINDOW` bytes back."""
