@@ -53,7 +53,7 @@ class Freed:
 
 @dataclass(frozen=True)
 class Trimmed:
-    """What each step of `trim` gave back; None where torch does not run or has no such step."""
+    """What each step of `trim` gave back; None where torch does not run or has no such step, or it was not wanted."""
 
     garbage: Freed
     cached_blocks: Freed | None
@@ -75,16 +75,22 @@ def report(pool: Pool) -> Residual:
     )
 
 
-def trim(pool: Pool) -> Trimmed:
-    """Collect garbage, then empty torch's caches and workspaces; an engine must be idle meanwhile."""
+def trim(pool: Pool, *, workspaces: bool = True) -> Trimmed:
+    """Collect garbage, then empty torch's caches and workspaces; an engine must be idle meanwhile.
+
+    Captured graphs remember where the workspaces of cuBLAS were: while any lives, `workspaces` must be False.
+    """
     garbage = _measured(pool, gc.collect)
     device = _torch_device()
     internals = getattr(sys.modules.get("torch"), "_C", None) if device else None
+    empty_cache = getattr(device, "empty_cache", None)
+    clear = getattr(internals, "_cuda_clearCublasWorkspaces", None) if workspaces else None
     return Trimmed(
         garbage=garbage,
-        cached_blocks=_step(pool, device, "empty_cache"),
-        workspaces=_step(pool, internals, "_cuda_clearCublasWorkspaces"),
-        pinned_cache=_step(pool, internals, "_host_emptyCache"),
+        cached_blocks=_step(pool, empty_cache),
+        # They are torch's blocks: to clear them only puts them into its cache.
+        workspaces=_step(pool, clear, empty_cache),
+        pinned_cache=_step(pool, getattr(internals, "_host_emptyCache", None)),
     )
 
 
@@ -121,14 +127,15 @@ def _processes(uuid: str) -> dict[int, int] | None:
         return None
 
 
-def _step(pool: Pool, owner: Any | None, name: str) -> Freed | None:
-    step = getattr(owner, name, None)
-    return None if step is None else _measured(pool, step)
+def _step(pool: Pool, *parts: Callable[[], object] | None) -> Freed | None:
+    calls = [part for part in parts if part is not None]
+    return _measured(pool, *calls) if len(calls) == len(parts) else None
 
 
-def _measured(pool: Pool, step: Callable[[], object]) -> Freed:
+def _measured(pool: Pool, *steps: Callable[[], object]) -> Freed:
     device, host = pool.stats().memory.free, _resident()
-    step()
+    for step in steps:
+        step()
     return Freed(device=pool.stats().memory.free - device, host=host - _resident())
 
 

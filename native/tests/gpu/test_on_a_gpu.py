@@ -25,7 +25,7 @@ if not torch.cuda.is_available():
     pytest.skip("torch finds no CUDA device here", allow_module_level=True)
 
 import dormouse_native  # noqa: E402 - not needed where the device is missing
-from dormouse_native import OutOfMemory, Pool, residual, use_tag  # noqa: E402
+from dormouse_native import IllegalState, OutOfMemory, Pool, residual  # noqa: E402
 from dormouse_native import torch as native_torch  # noqa: E402
 from native.tests.shared.promises import Promises, states  # noqa: E402
 from native.tests.shared.rig import GIB, MIB, WORD, Rig, asleep, fresh_seed  # noqa: E402
@@ -87,7 +87,7 @@ def _little_is_kept_between_tests(rig: Rig) -> Iterator[None]:
 
 @pytest.fixture
 def installed(rig: Rig) -> Iterator[Pool]:
-    """The pool behind torch's own allocations, awake before and after a test. torch keeps its blocks for later ones."""
+    """The pool behind torch's own allocations, awake before and after a test."""
     assert rig.driver == "cuda"
     pool = dormouse_native.pool("cuda", 0)
     yield pool
@@ -190,11 +190,14 @@ def test_torch_gets_its_out_of_memory_error_and_works_on_when_there_is_room(
 def test_torch_gets_its_out_of_memory_error_under_a_tag_that_sleeps(installed: Pool) -> None:
     library = ctypes.CDLL(dormouse_native._core.__file__)
     library.dormouse_last_error.restype = ctypes.c_char_p
-    tensor_in("draft", 32 * MIB)
-    with asleep(installed):
+    kept = tensor_in("draft", 32 * MIB)
+    with native_torch.memory_pool("draft"), asleep(installed):
         with pytest.raises(torch.OutOfMemoryError):
-            tensor_in("draft", 3 * GIB)
+            torch.empty(3 * GIB, dtype=torch.uint8, device="cuda")
         assert b"draft" in library.dormouse_last_error()
+        with pytest.raises(IllegalState, match="draft"):
+            tensor_in("draft", 32 * MIB)
+    del kept
 
 
 def test_a_wake_without_room_leaves_everything_asleep_and_works_when_there_is_room(rig: Rig) -> None:
@@ -219,9 +222,7 @@ def test_a_wake_without_room_leaves_everything_asleep_and_works_when_there_is_ro
 
 def test_torch_frees_segments_while_they_sleep_and_while_they_are_awake(rig: Rig, installed: Pool) -> None:
     for sleeping in (False, True):
-        # torch gives a pool's blocks back when its MemPool goes, so these have one of their own.
-        pool = torch.cuda.MemPool(native_torch.allocator().allocator())
-        with use_tag("adapter"), torch.cuda.use_mem_pool(pool):
+        with native_torch.memory_pool("adapter"):
             tensors = [torch.empty(64 * MIB, dtype=torch.uint8, device="cuda").fill_(i) for i in range(3)]
         staying = tensor_in("weights", 32 * MIB)
         content = rig.fill(staying, fresh_seed())
@@ -230,9 +231,7 @@ def test_torch_frees_segments_while_they_sleep_and_while_they_are_awake(rig: Rig
             installed.sleep(1)
         mapped = installed.stats().mapped_bytes
         tensors.clear()
-        del pool
-        gc.collect()
-        torch.cuda.empty_cache()
+        assert native_torch.trim("adapter") == 192 * MIB
         stats = installed.stats()
         assert stats.tags["adapter"].bytes == stats.tags["adapter"].backup_bytes == 0
         assert stats.mapped_bytes == mapped - (0 if sleeping else 192 * MIB)
@@ -240,17 +239,49 @@ def test_torch_frees_segments_while_they_sleep_and_while_they_are_awake(rig: Rig
         assert rig.same(staying, content)
 
 
-def test_deleted_tensors_leave_their_blocks_to_the_next_ones_of_their_tag(installed: Pool) -> None:
-    first = tensor_in("draft", 96 * MIB)
-    place, size = first.data_ptr(), installed.stats().tags["draft"].bytes
-    del first
-    torch.cuda.empty_cache()
-    with asleep(installed):
-        pass
-    second = tensor_in("draft", 96 * MIB)
-    second.fill_(3)
-    assert bool((second == 3).all())
-    assert (second.data_ptr() == place) == (installed.stats().tags["draft"].bytes == size)
+def test_what_is_unused_at_the_end_of_a_block_goes_back_and_torch_knows(installed: Pool) -> None:
+    reserved = torch.cuda.memory_reserved()
+    with native_torch.memory_pool("draft"):
+        kept = torch.empty(32 * MIB, dtype=torch.uint8, device="cuda")
+        passing = torch.empty(96 * MIB, dtype=torch.uint8, device="cuda").fill_(1)
+        del passing
+        assert installed.stats().tags["draft"].bytes == 128 * MIB
+    assert installed.stats().tags["draft"].bytes == 32 * MIB
+    assert torch.cuda.memory_reserved() == reserved + 32 * MIB
+    del kept
+    assert native_torch.trim("draft") == 32 * MIB
+    assert torch.cuda.memory_reserved() <= reserved
+
+
+def test_of_nested_blocks_the_inner_one_counts(installed: Pool) -> None:
+    before = {tag: installed.stats().tags[tag].bytes if tag in installed.stats().tags else 0 for tag in "ab"}
+    with native_torch.memory_pool("a"):
+        tensors = [torch.empty(32 * MIB, dtype=torch.uint8, device="cuda")]
+        with native_torch.memory_pool("b"):
+            tensors.append(torch.empty(64 * MIB, dtype=torch.uint8, device="cuda"))
+            with native_torch.outside():
+                tensors.append(torch.empty(128 * MIB, dtype=torch.uint8, device="cuda"))
+        tensors.append(torch.empty(32 * MIB, dtype=torch.uint8, device="cuda"))
+    after = {tag: installed.stats().tags[tag].bytes - before[tag] for tag in "ab"}
+    assert after == {"a": 64 * MIB, "b": 64 * MIB}
+
+
+def test_the_interpreter_ends_well_with_tensors_and_mempools_alive() -> None:
+    story = """
+import torch, dormouse_native
+from dormouse_native import torch as native_torch
+dormouse_native.pool("cuda", 0)
+with native_torch.memory_pool("weights") as held:
+    tensors = [torch.ones(1 << 22, device="cuda") for _ in range(3)]
+with native_torch.graph_pool() as graphs:
+    pass
+tensors.pop()
+print("end")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", story], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (0, "end\n"), ended.stderr
 
 
 # ── beside running kernels ──────────────────────────────────────────────────────────────────────────────
@@ -323,8 +354,7 @@ def test_a_graph_whose_own_memory_sleeps_replays_right_after_a_wake(rig: Rig, in
         weight = torch.randn(1024, 1024, device="cuda")
         source = torch.randn(64, 1024, device="cuda")
         target = torch.empty(64, 1024, device="cuda")
-    own = torch.cuda.MemPool(native_torch.allocator().allocator())
-    with use_tag("cudagraph"):
+    with native_torch.memory_pool("runtime"), native_torch.graph_pool() as own:
         graph = captured(lambda: target.copy_(torch.relu(source @ weight) @ weight), pool=own.id)
     assert installed.stats().tags["cudagraph"].bytes > 0
     graph.replay()

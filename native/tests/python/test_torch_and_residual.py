@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
+import subprocess
 import sys
-from contextlib import contextmanager
+import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import pytest
 
 import dormouse_native
 from dormouse_native import IllegalState, Pool, residual, torch
+from native.tests.shared.fake_torch import FakeTorch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,64 +23,260 @@ MIB = 1 << 20
 fresh_devices = itertools.count(32)
 
 
-class FakeTorch:
-    """As much of torch as is called: it allocates through the library that it was given."""
-
-    def __init__(self, device: int) -> None:
-        self.device = device
-        self.pools: list[object] = []
-        self.steps: list[str] = []
-        self.cuda = SimpleNamespace(
-            memory=SimpleNamespace(CUDAPluggableAllocator=self.pluggable),
-            current_device=lambda: device,
-            MemPool=self.mem_pool,
-            use_mem_pool=self.use_mem_pool,
-            is_initialized=lambda: True,
-            memory_reserved=lambda _: 5 * MIB,
-            empty_cache=lambda: self.steps.append("cache"),
-        )
-        self._C = SimpleNamespace(_cuda_clearCublasWorkspaces=lambda: self.steps.append("workspaces"))
-
-    @staticmethod
-    def pluggable(path: str, malloc: str, free: str) -> object:
-        library = ctypes.CDLL(path)
-        getattr(library, malloc).restype = ctypes.c_void_p
-        return SimpleNamespace(allocator=lambda: (getattr(library, malloc), getattr(library, free)))
-
-    def mem_pool(self, allocator: object) -> object:
-        self.pools.append(allocator)
-        return allocator
-
-    @contextmanager
-    def use_mem_pool(self, pool: Any) -> Iterator[None]:
-        self.malloc = pool[0]
-        yield
-
-    def allocate(self, size: int) -> None:
-        assert self.malloc(ctypes.c_size_t(size), self.device, None)
+# torch as it was and as it is: of nested MemPools it obeyed the outermost, and obeys the innermost.
+both_torches = pytest.mark.parametrize(
+    "fake_torch", [False, True], ids=["oldest_first", "newest_first"], indirect=True
+)
 
 
 @pytest.fixture
-def fake_torch(monkeypatch: pytest.MonkeyPatch) -> FakeTorch:
-    fake = FakeTorch(next(fresh_devices))
+def fake_torch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTorch]:
+    fake = FakeTorch(next(fresh_devices), newest_first=getattr(request, "param", False))
     monkeypatch.setitem(sys.modules, "torch", fake)
     torch.allocator.cache_clear()
-    return fake
+    torch.release_pools()
+    yield fake
+    torch.release_pools()
+    assert not fake.deaths
 
 
-def test_torch_allocates_from_the_pool_under_the_tag(fake_torch: FakeTorch) -> None:
-    pool = dormouse_native.pool("host", fake_torch.device, capacity=64 * MIB)
+@pytest.fixture
+def pool(fake_torch: FakeTorch) -> Pool:
+    return dormouse_native.pool("host", fake_torch.device, capacity=64 * MIB)
+
+
+def sizes(pool: Pool) -> dict[str, int]:
+    return {name: tag.bytes for name, tag in pool.stats().tags.items() if tag.bytes}
+
+
+def test_torch_allocates_from_the_pool_under_the_tag(fake_torch: FakeTorch, pool: Pool) -> None:
     with torch.memory_pool("weights"):
         fake_torch.allocate(4 * MIB)
     with torch.memory_pool("kv_cache"):
         fake_torch.allocate(2 * MIB)
     with torch.memory_pool("weights"):
         fake_torch.allocate(2 * MIB)
-    assert {name: tag.bytes for name, tag in pool.stats().tags.items()} == {
-        "weights": 6 * MIB,
-        "kv_cache": 2 * MIB,
-    }
-    assert len(fake_torch.pools) == 2, "one MemPool for each tag, kept"
+    fake_torch.allocate(8 * MIB)
+    assert sizes(pool) == {"weights": 6 * MIB, "kv_cache": 2 * MIB}
+
+
+def test_what_nobody_uses_at_the_end_of_a_block_goes_back_and_what_is_used_stays(
+    fake_torch: FakeTorch, pool: Pool
+) -> None:
+    with torch.memory_pool("weights"):
+        kept = fake_torch.allocate(4 * MIB)
+        passing = fake_torch.allocate(8 * MIB)
+        fake_torch.free(passing)
+        assert sizes(pool) == {"weights": 12 * MIB}, "torch caches"
+    assert sizes(pool) == {"weights": 4 * MIB}
+    assert fake_torch.cuda.memory_reserved() == 4 * MIB, "torch knows"
+    fake_torch.free(kept)
+    assert torch.trim() == 4 * MIB
+    assert not sizes(pool)
+
+
+def test_what_earlier_blocks_left_unused_goes_back_before_the_next_one(
+    fake_torch: FakeTorch, pool: Pool
+) -> None:
+    with torch.memory_pool("weights"):
+        first, second = fake_torch.allocate(4 * MIB), fake_torch.allocate(2 * MIB)
+    fake_torch.free(first)
+    with torch.memory_pool("weights"):
+        assert sizes(pool) == {"weights": 2 * MIB}
+        fake_torch.free(second)
+        assert fake_torch.allocate(2 * MIB) is not second, "of an earlier block nothing is handed out"
+    with torch.memory_pool("runtime"), torch.memory_pool("draft"):
+        assert sizes(pool) == {"weights": 2 * MIB}
+
+
+def test_a_trim_counts_the_tags_that_it_was_asked_for(fake_torch: FakeTorch, pool: Pool) -> None:
+    for tag, size in (("weights", 4 * MIB), ("runtime", 2 * MIB)):
+        with torch.memory_pool(tag):
+            segment = fake_torch.allocate(size)
+        fake_torch.free(segment)
+    assert torch.trim("runtime") == 2 * MIB
+    assert not sizes(pool)
+
+
+def test_freed_while_it_sleeps_a_segment_goes_back_with_its_backup(fake_torch: FakeTorch, pool: Pool) -> None:
+    with torch.memory_pool("weights"):
+        segment = fake_torch.allocate(4 * MIB)
+    pool.sleep(1)
+    fake_torch.free(segment)
+    torch.trim()
+    assert not sizes(pool)
+    assert pool.stats().tags["weights"].backup_bytes == 0
+
+
+@both_torches
+def test_a_trim_inside_a_block_is_refused_and_outside_within_it_works(
+    fake_torch: FakeTorch, pool: Pool
+) -> None:
+    with torch.memory_pool("weights"):
+        segment = fake_torch.allocate(4 * MIB)
+    with torch.memory_pool("runtime"):
+        fake_torch.free(segment)
+        fake_torch.steps.clear()
+        with pytest.raises(IllegalState, match="after the block"):
+            torch.trim()
+        assert not fake_torch.steps
+        with torch.outside():
+            assert torch.trim() == 4 * MIB
+        fake_torch.allocate(2 * MIB)
+    assert sizes(pool) == {"runtime": 2 * MIB}
+
+
+@both_torches
+def test_of_nested_blocks_the_inner_one_counts_and_the_outer_one_after_it(
+    fake_torch: FakeTorch, pool: Pool
+) -> None:
+    with torch.memory_pool("runtime"):
+        fake_torch.allocate(2 * MIB)
+        with torch.memory_pool("weights"):
+            fake_torch.allocate(4 * MIB)
+            with torch.memory_pool("weights"):
+                fake_torch.allocate(4 * MIB)
+            with torch.outside():
+                fake_torch.allocate(32 * MIB)
+            fake_torch.allocate(4 * MIB)
+        fake_torch.allocate(2 * MIB)
+    assert sizes(pool) == {"runtime": 4 * MIB, "weights": 12 * MIB}
+
+
+@both_torches
+def test_an_error_in_an_inner_block_leaves_the_outer_one_in_force(fake_torch: FakeTorch, pool: Pool) -> None:
+    with torch.memory_pool("runtime"):
+        with pytest.raises(ZeroDivisionError), torch.memory_pool("weights"):
+            _ = 1 / 0
+        with pytest.raises(ZeroDivisionError), torch.outside():
+            _ = 1 / 0
+        fake_torch.allocate(2 * MIB)
+    fake_torch.allocate(8 * MIB)
+    assert sizes(pool) == {"runtime": 2 * MIB}
+
+
+def test_other_threads_are_not_touched_and_their_end_ends_no_mempool_of_ours(
+    fake_torch: FakeTorch, pool: Pool
+) -> None:
+    entered, left = threading.Event(), threading.Event()
+
+    def beside() -> None:
+        with torch.memory_pool("draft"):
+            entered.set()
+            left.wait(10)
+            fake_torch.allocate(2 * MIB)
+
+    thread = threading.Thread(target=beside)
+    thread.start()
+    entered.wait(10)
+    with torch.memory_pool("weights"):
+        fake_torch.allocate(4 * MIB)
+        passing = fake_torch.allocate(8 * MIB)
+        fake_torch.free(passing)
+    assert sizes(pool)["weights"] == 12 * MIB, "to drop it now would end the process"
+    left.set()
+    thread.join(10)
+    assert sizes(pool) == {"weights": 4 * MIB, "draft": 2 * MIB}
+
+
+@pytest.mark.parametrize("why", ["held", "capturing"])
+def test_a_mempool_is_dropped_later_where_it_can_not_be_now(
+    fake_torch: FakeTorch, pool: Pool, why: str
+) -> None:
+    held: list[Any] = []
+    with torch.memory_pool("weights") as mem_pool:
+        fake_torch.free(fake_torch.allocate(4 * MIB))
+        if why == "held":
+            held.append(mem_pool)
+        fake_torch.capturing = why == "capturing"
+        del mem_pool
+    assert sizes(pool) == {"weights": 4 * MIB}
+    torch.release_pools()
+    fake_torch.capturing = True
+    held.clear()
+    fake_torch.capturing = False
+    torch.release_pools()
+    assert not sizes(pool)
+
+
+@pytest.mark.parametrize(
+    ("level", "tag"), [(1, "weights"), (2, "weights"), (1, "kv_cache"), (1, "cudagraph")]
+)
+def test_nobody_enters_a_tag_that_sleeps(fake_torch: FakeTorch, pool: Pool, level: int, tag: str) -> None:
+    enter = torch.graph_pool if tag == "cudagraph" else torch.memory_pool
+    with torch.memory_pool(tag):
+        fake_torch.allocate(2 * MIB)
+    pool.sleep(level)
+    with pytest.raises(IllegalState, match=f"{tag!r} is (offloaded|discarded): wake it"), enter(tag):
+        pass
+    with torch.memory_pool("another"):
+        fake_torch.allocate(2 * MIB)
+    pool.wake()
+    with enter(tag):
+        pass
+
+
+@both_torches
+def test_graphs_are_captured_into_one_pool_that_is_never_given_back(
+    fake_torch: FakeTorch, pool: Pool
+) -> None:
+    ids = []
+    with torch.memory_pool("runtime"):
+        for _ in range(2):
+            with torch.graph_pool() as graphs:
+                ids.append(graphs.id)
+                fake_torch.free(fake_torch.allocate(4 * MIB, graphs.id[1]))
+                fake_torch.allocate(8 * MIB)
+            fake_torch.allocate(2 * MIB)
+    assert ids[0] == ids[1]
+    assert sizes(pool) == {"cudagraph": 4 * MIB, "runtime": 4 * MIB}
+    assert torch.trim() == 0
+    assert sizes(pool)["cudagraph"] == 4 * MIB, "replays use what torch counts as unused"
+
+
+def test_no_mempool_is_dropped_while_graphs_are_captured(fake_torch: FakeTorch, pool: Pool) -> None:
+    with torch.memory_pool("weights"), torch.graph_pool():
+        with torch.memory_pool("draft"):
+            fake_torch.free(fake_torch.allocate(2 * MIB))
+        assert sizes(pool) == {"draft": 2 * MIB}
+    assert not sizes(pool)
+
+
+def test_the_interpreters_end_drops_neither_mempools_nor_the_allocator() -> None:
+    story = """
+import sys
+from types import SimpleNamespace
+import dormouse_native
+from dormouse_native import torch
+from native.tests.shared.fake_torch import FakeTorch
+fake = sys.modules["torch"] = FakeTorch(0)
+dormouse_native.pool("host", 0, capacity=1 << 26)
+class Allocator(fake.cuda.memory.CUDAPluggableAllocator):
+    def __del__(self): print("the allocator was dropped")
+fake.cuda.memory.CUDAPluggableAllocator = Allocator
+drop = fake.cuda.MemPool.__del__
+fake.cuda.MemPool.__del__ = lambda self: (print("a MemPool was dropped"), drop(self))
+with torch.memory_pool("weights") as held: fake.allocate(1 << 21)
+with torch.graph_pool() as graphs: pass
+print("end")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", story], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (0, "end\n"), ended.stderr
+
+
+def test_torch_npu_has_one_mempool_for_each_tag_because_it_gives_nothing_back(
+    fake_torch: FakeTorch, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_torch.cuda.memory.NPUPluggableAllocator = fake_torch.cuda.memory.CUDAPluggableAllocator
+    monkeypatch.setattr(fake_torch, "npu", fake_torch.cuda, raising=False)
+    monkeypatch.setitem(sys.modules, "torch_npu", fake_torch)
+    for tag in ("weights", "weights", "kv_cache", "weights"):
+        with torch.memory_pool(tag):
+            fake_torch.free(fake_torch.allocate(2 * MIB))
+    assert fake_torch.made == 2
+    assert sizes(pool) == {"weights": 2 * MIB, "kv_cache": 2 * MIB}
 
 
 def test_torch_on_ascend_gets_its_own_allocator(
@@ -95,7 +292,9 @@ def test_torch_on_ascend_gets_its_own_allocator(
 def test_torch_without_a_pool_is_told_to_make_one(fake_torch: FakeTorch) -> None:
     with pytest.raises(IllegalState, match=r"dormouse_native\.pool"), torch.memory_pool("weights"):
         pass
-    assert not fake_torch.pools
+    with pytest.raises(IllegalState, match=r"dormouse_native\.pool"):
+        torch.trim()
+    assert not fake_torch.made
 
 
 @pytest.mark.parametrize(
@@ -125,9 +324,11 @@ def test_without_torch_and_nvml_a_report_says_none_for_them(monkeypatch: pytest.
     assert trimmed.garbage.device == 0
 
 
-def test_a_report_counts_torchs_memory_outside_the_pool_asleep_too(fake_torch: FakeTorch) -> None:
-    pool = Pool("host", fake_torch.device, capacity=64 * MIB)
-    pool.malloc(4 * MIB, "weights")
+def test_a_report_counts_torchs_memory_outside_the_pool_asleep_too(fake_torch: FakeTorch, pool: Pool) -> None:
+    with torch.memory_pool("weights"):
+        fake_torch.allocate(4 * MIB)
+        fake_torch.free(fake_torch.allocate(2 * MIB))
+    fake_torch.allocate(MIB)
     assert residual.report(pool).torch == MIB
     pool.sleep(1)
     assert residual.report(pool).torch == MIB
@@ -135,14 +336,27 @@ def test_a_report_counts_torchs_memory_outside_the_pool_asleep_too(fake_torch: F
 
 def test_trim_takes_the_steps_that_torch_has(fake_torch: FakeTorch) -> None:
     pool = Pool("host", capacity=64 * MIB)
-    block = pool.malloc(4 * MIB, "default")
-    fake_torch.cuda.empty_cache = lambda: pool.free(block)
+    block, workspace = pool.malloc(4 * MIB, "default"), pool.malloc(8 * MIB, "default")
+    cached = [block]
+
+    def empty_cache() -> None:
+        while cached:
+            pool.free(cached.pop())
+
+    fake_torch.cuda.empty_cache = empty_cache
+    fake_torch._C._cuda_clearCublasWorkspaces = lambda: cached.append(workspace)
     trimmed = residual.trim(pool)
     assert trimmed.cached_blocks is not None
     assert trimmed.cached_blocks.device == 4 * MIB
     assert trimmed.workspaces is not None
-    assert fake_torch.steps == ["workspaces"]
+    assert trimmed.workspaces.device == 8 * MIB, "cleared ones are still cached"
     assert trimmed.pinned_cache is None
+
+
+def test_trim_leaves_workspaces_that_graphs_remember(fake_torch: FakeTorch) -> None:
+    trimmed = residual.trim(Pool("host", capacity=64 * MIB), workspaces=False)
+    assert trimmed.workspaces is None
+    assert fake_torch.steps == ["cache"]
 
 
 def test_nvml_tells_which_process_holds_what(monkeypatch: pytest.MonkeyPatch) -> None:
