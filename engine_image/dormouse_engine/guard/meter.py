@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from dormouse_engine.facts.model import WorkerFacts
 from dormouse_engine.guard.probe import DeviceMemory, Probe, resident_host_bytes
 
 _log = logging.getLogger("dormouse.guard")
@@ -25,6 +26,8 @@ class Measurement:
     tags: dict[str, int] | None = None
     backup: int | None = None
     rss: int | None = None
+    workers: tuple[WorkerFacts, ...] | None = None
+    """None where there are none to ask."""
 
 
 @dataclass(slots=True)
@@ -130,11 +133,13 @@ class Meter:
 
 def _take(probe: Probe) -> Measurement | Exception:
     try:
+        workers = probe.facts()
         return Measurement(
             devices=tuple(probe.devices()),
             tags=probe.tags(),
             backup=probe.backup_bytes(),
             rss=resident_host_bytes(),
+            workers=None if workers is None else tuple(workers),
         )
     except Exception as error:  # noqa: BLE001 - a probe may fail in any way; the figures before stay
         return error

@@ -26,6 +26,7 @@ from dormouse_engine.guard.asgi import (
 )
 from dormouse_engine.guard.calls import Call, read_call
 from dormouse_engine.guard.engine import Engine
+from dormouse_engine.guard.engine_probe import default_probe
 from dormouse_engine.guard.errors import RefusedError, Reply, error_reply, json_reply, send_reply
 from dormouse_engine.guard.events import Feed
 from dormouse_engine.guard.gate import Edges, Gate
@@ -34,7 +35,7 @@ from dormouse_engine.guard.limits import read_limits
 from dormouse_engine.guard.meter import Meter
 from dormouse_engine.guard.operations import Operations
 from dormouse_engine.guard.paths import PathClass, classify
-from dormouse_engine.guard.probe import HostProbe, Probe
+from dormouse_engine.guard.probe import Probe
 from dormouse_engine.guard.report import Reporter
 from dormouse_engine.guard.settings import Settings
 from dormouse_engine.guard.stage import Stage
@@ -52,8 +53,9 @@ BODY_LIMIT_BYTES: Final = 2**20
 class Guard:
     """ASGI middleware in front of one engine.
 
-    `app`: the engine's app. `settings`: default from the environment (raises SettingsError). `probe`:
-    measures memory, default none. `clock`: monotonic seconds for the books; time-outs follow the event loop.
+    `app`: the engine's app. `settings`: default from the environment (raises SettingsError). `probe`: measures
+    memory, by default what the workers say where `DORMOUSE_RUN_DIR` names the folder they meet in. `clock`:
+    monotonic seconds for the books; time-outs follow the event loop.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Guard:
         machine = Machine()
         watch = Watch(self._engine, machine, clock, self._on_fault)
         self._stage = Stage(machine, self._gate, watch, clock, self._publish)
-        meter = Meter(probe or HostProbe(), clock)
+        meter = Meter(probe or default_probe(), clock)
         self._transitions = Transitions(self._engine, self._stage, meter)
         self._operations = Operations()
         self._reporter = Reporter(
@@ -190,7 +192,7 @@ class Guard:
             return error_reply(405, "method_not_allowed", message, headers=[(b"allow", allowed.encode())])
         if path == "/dormouse/report":
             await self._reporter.refresh()
-            return json_reply(self._reporter.build())
+            return json_reply(self._reporter.full())
         try:
             max_wait = read_limits(await read_body(receive, BODY_LIMIT_BYTES))
         except (ClientLeftError, TooLargeError):

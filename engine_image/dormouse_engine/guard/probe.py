@@ -1,8 +1,8 @@
 """Measuring memory: what a probe must say, and the one that needs no device.
 
-The seam for whoever owns the devices (the simulated device of the stand-in engine, the native pool): give
-the guard an object with these three methods. They may block; the guard calls them in a thread of its own,
-one call at a time.
+The seam for whoever owns the devices (the simulated device of the stand-in engine, the workers of a real
+one): give the guard an object with these four methods. They may block; the guard calls them in a thread of
+its own, one call at a time, `facts` first: the others may answer from what it heard.
 """
 
 import os
@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from dormouse_engine.facts.model import WorkerFacts
 
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 _PROC = Path("/proc")
@@ -28,6 +30,9 @@ class DeviceMemory:
 class Probe(Protocol):
     """What the guard asks of whoever can measure. An exception means: not measured this time."""
 
+    def facts(self) -> Sequence[WorkerFacts] | None:
+        """Ask each worker what it says of itself; None where there are no workers to ask."""
+
     def devices(self) -> Sequence[DeviceMemory]:
         """Every device that the engine spans; empty where devices can't be measured."""
 
@@ -40,6 +45,10 @@ class Probe(Protocol):
 
 class HostProbe:
     """The default: no device can be measured from here, so none is claimed."""
+
+    def facts(self) -> Sequence[WorkerFacts] | None:
+        """Nobody to ask."""
+        return None
 
     def devices(self) -> Sequence[DeviceMemory]:
         """Nothing."""

@@ -1,8 +1,8 @@
 """The report: everything the operator may know of this engine, as one JSON object.
 
-`build` only reads what is at hand, so an event line costs microseconds. `refresh` asks the engine and the
-probe first, but whoever waits for it waits a bounded time: a frozen engine or a hung driver must not
-freeze the report.
+`build` only reads what is at hand and leaves the workers' long facts out, so an event line stays small and
+costs microseconds; `full` adds them for who asks. `refresh` asks the engine and the probe first, but whoever
+waits for it waits a bounded time: a frozen engine or a hung driver must not freeze the report.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from dormouse_engine import __version__
+from dormouse_engine.guard.allocator import allocator_json, deepest_json, versions
 from dormouse_engine.guard.engine import Engine
 from dormouse_engine.guard.meter import Meter
 from dormouse_engine.guard.stage import Stage
@@ -46,7 +47,7 @@ class Reporter:
         self._late = False
 
     def build(self) -> dict[str, Any]:
-        """Return the report of this moment."""
+        """Return the report of this moment, as event lines carry it."""
         stage, now = self._stage, self._clock()
         admission, facts = stage.gate.admission, stage.machine.facts
         measured = self._meter.latest
@@ -55,7 +56,7 @@ class Reporter:
         return {
             "boot_id": self._boot_id,
             "clock": now,
-            "versions": {"engine": self._version, "guard": __version__, "plugin": None},
+            "versions": {"engine": self._version, "guard": __version__, **versions(measured.workers)},
             "models": self._models or [],
             "tier": facts.tier.value,
             "sleeping": stage.watch.sleeping,
@@ -98,10 +99,15 @@ class Reporter:
             ],
             "tags": dict(measured.tags) if measured.tags is not None else dict.fromkeys(TAGS),
             "host": {"backup": measured.backup, "rss": measured.rss},
+            "deepest": deepest_json(measured.workers),
             "last_transition": last.as_json(now) if last is not None else None,
             "max_wait_seconds": admission.max_wait,
             "weights_revision": self._weights_revision,
         }
+
+    def full(self) -> dict[str, Any]:
+        """Return the report of this moment with everything that the workers say."""
+        return {**self.build(), "allocator": allocator_json(self._meter.latest.workers)}
 
     async def refresh(self) -> None:
         """Bring what `build` reads up to date, waiting at most about a second for it."""

@@ -9,6 +9,7 @@ from dormouse_engine.guard import DeviceMemory
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dormouse_engine.facts import WorkerFacts
     from dormouse_engine.standin.executor import Executor
 
 
@@ -17,6 +18,10 @@ class StandinProbe:
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
+
+    def facts(self) -> Sequence[WorkerFacts] | None:
+        """Return None: a stand-in has no workers beside it."""
+        return None
 
     def devices(self) -> Sequence[DeviceMemory]:
         """Measure every device that the engine spans, in bytes."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from dormouse_engine.facts import WorkerFacts
+
 
 class Clock:
     def __init__(self) -> None:
@@ -29,6 +31,10 @@ class FakeProbe:
     broken: bool = False
     calls: int = 0
     before: "Callable[[], object]" = field(default=lambda: None)
+    workers: "list[WorkerFacts] | None" = None
+
+    def facts(self) -> "list[WorkerFacts] | None":
+        return self.workers
 
     def devices(self) -> list[DeviceMemory]:
         self.calls += 1

@@ -20,7 +20,7 @@ KEYS = {
     "boot_id", "versions", "models", "tier", "sleeping", "resident", "reload_needed", "admitting", "fault",
     "clock", "transition", "in_flight", "held", "held_bytes", "oldest_held_seconds", "idle_seconds", "tier_seconds",
     "totals", "measured_ago_seconds", "devices", "tags", "host", "last_transition", "max_wait_seconds",
-    "weights_revision",
+    "weights_revision", "deepest", "allocator",
 }  # fmt: skip
 
 
@@ -28,7 +28,8 @@ async def test_a_fresh_engines_report_has_every_field(make_rig: "Callable[..., R
     rig = make_rig(weights_revision="step-7")
     report = await rig.client.report()
     assert set(report) == KEYS
-    assert report["versions"] == {"engine": "0.32", "guard": __version__, "plugin": None}
+    assert report["versions"] == {"engine": "0.32", "guard": __version__, "plugin": None, "allocator": None}
+    assert (report["deepest"], report["allocator"]) == (None, None)
     assert (report["models"], report["tier"], report["admitting"]) == (["tiny"], "Awake", True)
     assert (report["transition"], report["last_transition"], report["fault"]) == (None, None, None)
     assert report["weights_revision"] == "step-7"
