@@ -1,0 +1,83 @@
+"""The variables that an engine's process needs, and the plugin without an installation."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import tomllib
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parents[2]
+"""The folder that holds `benchmarks` and `dormouse_engine`."""
+DISTRIBUTION = "dormouse-engine"
+
+
+def for_engine(allocator: str, scratch: Path, *, rehearsal: bool) -> dict[str, str]:
+    """Return the whole environment of a process with an engine in it; makes files in `scratch`.
+
+    `allocator` is DORMOUSE_ALLOCATOR's value: "dormouse" fails a start that would fall back, "stock" keeps vLLM's own.
+    """
+    chosen = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([*plugin_path(scratch), os.environ.get("PYTHONPATH", "")]).rstrip(
+            os.pathsep
+        ),
+        "DORMOUSE_ALLOCATOR": allocator,
+        "PYTHONUNBUFFERED": "1",
+        # One process (with several ranks: this one and its workers), so that functions reach the workers directly.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+        # It would be compiled at the first token.
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",
+    }
+    if rehearsal:
+        chosen |= {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    return chosen
+
+
+def plugin_path(scratch: Path) -> list[str]:
+    """Return the folders that make our code importable and our plugin found; makes one of them in `scratch`.
+
+    vLLM looks for plugins among installed distributions. Where ours is not installed, a folder with its metadata does.
+    """
+    path = [str(HERE)]
+    if not _installed():
+        path.append(str(_metadata(scratch / "distribution")))
+    return path
+
+
+def has_cpu_sleep() -> bool:
+    """Whether our plugin makes a CPU engine sleep."""
+    return (HERE / "dormouse_engine" / "plugin" / "cpu").is_dir() and bool(_entry_points())
+
+
+def _installed() -> bool:
+    try:
+        return bool(importlib.metadata.distribution(DISTRIBUTION).entry_points.select(group=_GROUP))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+_GROUP = "vllm.general_plugins"
+
+
+def _entry_points() -> dict[str, str]:
+    project = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found: dict[str, str] = project.get("entry-points", {}).get(_GROUP, {})
+    return found
+
+
+def _metadata(folder: Path) -> Path:
+    project = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    place = folder / f"{DISTRIBUTION.replace('-', '_')}-{project['version']}.dist-info"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {DISTRIBUTION}\nVersion: {project['version']}\n", encoding="utf-8"
+    )
+    lines = [f"[{_GROUP}]", *(f"{name} = {value}" for name, value in _entry_points().items())]
+    (place / "entry_points.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
