@@ -43,7 +43,7 @@ def measure(engine: Engine, record: Record, side: Side, run: Run) -> None:
     """Run the cycles of one side."""
     cycles = Cycles(engine, record)
     weights = engine.weights()
-    first = _prepare(engine, record, staged=not side.graphs)
+    first = _prepare(engine, record, staged=side.staging)
     cycles.whole(first, RESTED, rest=True)
     for number in range(1, run.cycles or CYCLES[side.allocator]):
         if not record.time_for(SECONDS_OF_A_CYCLE):
@@ -123,7 +123,7 @@ ROW = Row(
     sides=(
         Side("ours-eager", "dormouse"),
         Side("stock-eager", "stock"),
-        Side("ours-graphs", "dormouse", graphs=True),
+        Side("ours-graphs", "dormouse", graphs=True, staging=False),
         Side("stock-graphs", "stock", graphs=True),
     ),
     seconds=480,

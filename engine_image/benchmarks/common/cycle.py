@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from benchmarks.common import inside
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from benchmarks.common.engine import Engine
     from benchmarks.common.record import Record
@@ -58,6 +58,14 @@ class Cycles:
         self._record.figure(figure, seconds)
         if look:
             self._keep(figure, seconds)
+        return seconds
+
+    def timed(self, figure: str, action: Callable[[], object]) -> float:
+        """Do something else between idle devices; returns seconds."""
+        self._record.doing(figure)
+        seconds = self._engine.timed(action)
+        self._record.figure(figure, seconds)
+        self._record.step(figure, seconds=seconds, workers=self._engine.readings())
         return seconds
 
     def check(self, claim: str = "the same answer after a wake") -> None:

@@ -121,11 +121,11 @@ class Engine:
 
     def sleep(self, level: int = 1) -> float:
         """Put it to sleep; returns seconds."""
-        return self._timed(lambda: self._llm.sleep(level=level))
+        return self.timed(lambda: self._llm.sleep(level=level))
 
     def wake(self, tags: Sequence[str] | None = None) -> float:
         """Wake it, by default all of it; returns seconds."""
-        return self._timed(lambda: self._llm.wake_up(tags=None if tags is None else list(tags)))
+        return self.timed(lambda: self._llm.wake_up(tags=None if tags is None else list(tags)))
 
     def readings(self) -> list[dict[str, Any]]:
         """Measure every rank's worker."""
@@ -141,7 +141,8 @@ class Engine:
         self.everywhere(inside.tidy)
         return digests
 
-    def _timed(self, action: Callable[[], object]) -> float:
+    def timed(self, action: Callable[[], object]) -> float:
+        """Do something between idle devices; returns seconds."""
         self.everywhere(inside.synchronize)
         begin = time.perf_counter()
         action()

@@ -33,6 +33,11 @@ def for_engine(allocator: str, scratch: Path, *, rehearsal: bool) -> dict[str, s
         "HF_HUB_OFFLINE": "1",
         # It would be compiled at the first token.
         "VLLM_USE_FLASHINFER_SAMPLER": "0",
+        # Several ranks: multicast over NVLink is not for machines that others share.
+        "VLLM_ALLREDUCE_USE_SYMM_MEM": "0",
+        "NCCL_NVLS_ENABLE": "0",
+        "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1",
+        "NVSHMEM_DISABLE_NVLS": "1",
     }
     if rehearsal:
         chosen |= {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}

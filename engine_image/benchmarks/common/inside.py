@@ -10,6 +10,7 @@ import gc
 import hashlib
 import importlib
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.common import memory
@@ -121,15 +122,36 @@ def transition(_worker: Any) -> dict[str, Any] | None:
     }
 
 
-def stage(_worker: Any, bytes_per_second: int | None = None) -> dict[str, Any] | None:
+def stage(worker: Any) -> dict[str, Any] | None:
     """Copy to the host what a level-1 sleep would, to the end; None where no pool serves this worker."""
+    begin = time.perf_counter()
+    if not begin_staging(worker):
+        return None
+    _pool().wait_staged()
+    return {**staged(worker), "seconds": time.perf_counter() - begin}
+
+
+def begin_staging(_worker: Any, bytes_per_second: int | None = None) -> bool:
+    """Begin to copy everything anew, in the background; False where no pool serves this worker."""
     pool = _pool()
     if pool is None:
-        return None
+        return False
+    # One that runs may have copied what was overwritten since.
+    pool.stop_staging()
+    pool.mark_dirty()
     pool.stage(**({} if bytes_per_second is None else {"bytes_per_second": bytes_per_second}))
-    pool.wait_staged()
-    done = pool.stats().staging
-    return {"done": done.done_bytes, "total": done.total_bytes, "error": done.error}
+    return True
+
+
+def staged(_worker: Any) -> dict[str, Any]:
+    """Tell how far the newest staging is."""
+    now = _pool().stats().staging
+    return {"active": now.active, "done": now.done_bytes, "total": now.total_bytes, "error": now.error}
+
+
+def stop_staging(_worker: Any) -> None:
+    """Let no staging run on."""
+    _pool().stop_staging()
 
 
 def unstage(_worker: Any) -> int | None:
@@ -137,18 +159,37 @@ def unstage(_worker: Any) -> int | None:
     pool = _pool()
     if pool is None:
         return None
+    pool.stop_staging()
     released: int = pool.release_backups()
     return released
 
 
-def distrust(_worker: Any) -> None:
-    """Let the pool trust no backup, so that a staging copies everything."""
+def states(_worker: Any) -> dict[str, str] | None:
+    """Tell where each tag of the pool is; None where no pool serves this worker."""
     pool = _pool()
-    if pool is not None:
-        pool.mark_dirty()
+    return None if pool is None else {name: tag.state for name, tag in pool.stats().tags.items()}
 
 
-def _pool() -> Any | None:
+def echo(_worker: Any, word: str) -> str:
+    """Say it again: shows whether an answer belongs to its question."""
+    return word
+
+
+def fail_next_sleep(worker: Any, rank: int) -> bool:
+    """Let the allocator of this rank refuse its next sleep, before it has done anything; False on other ranks."""
+    if worker.rank != rank:
+        return False
+    allocator = importlib.import_module("vllm.device_allocator.cumem").CuMemAllocator.get_instance()
+
+    def refuse(*_arguments: Any, **_named: Any) -> None:
+        del allocator.sleep
+        raise MemoryError("injected: this rank may not sleep")
+
+    allocator.sleep = refuse
+    return True
+
+
+def _pool() -> Any:
     native = sys.modules.get("dormouse_native")
     if native is None:
         return None

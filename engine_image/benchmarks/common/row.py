@@ -42,6 +42,8 @@ class Side:
     name: str
     allocator: Literal["dormouse", "stock"]
     graphs: bool = False
+    staging: bool = True
+    """Let our plugin copy weights to the host while the engine serves, as it does by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +83,8 @@ class Row:
     """Runs once before the first side."""
 
 
-def both(*, graphs: bool = False) -> tuple[Side, Side]:
-    """Return our side and vLLM's own; with CUDA graphs, or eager."""
-    return Side("ours", "dormouse", graphs), Side("stock", "stock", graphs)
+BOTH = (Side("ours", "dormouse"), Side("stock", "stock"))
+"""Eager, one after the other."""
 
 
 def rehearsed(model: Path, side: Side) -> Setting:
@@ -173,6 +174,7 @@ def _start(asked: argparse.Namespace, run: Run, side: Side, seconds: float) -> d
         *("--side", side.name, "--scratch", str(run.scratch), "--seconds", str(soft)),
     ]
     variables = environment.for_engine(side.allocator, run.scratch, rehearsal=run.rehearsal is not None)
+    variables["DORMOUSE_STAGING"] = "on" if side.staging else "off"
     return children.run(command, variables, run.scratch / f"{side.name}.log", seconds)
 
 
