@@ -1,0 +1,32 @@
+"""The engines' sources, for tests that read them.
+
+`make test-engine` fetches them and says where they are; without `DORMOUSE_ENGINE_SOURCES` this folder holds no tests,
+so that an ordinary run of the suite neither needs a network nor reports skips. With it, a source that is not there
+is an error.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.engine.contract.tree import Tree
+
+collect_ignore_glob = [] if "DORMOUSE_ENGINE_SOURCES" in os.environ else ["test_*.py"]
+
+
+@pytest.fixture(scope="session")
+def sources() -> Path:
+    """The folder that holds `vllm-0.23.0/vllm` and its like."""
+    return Path(os.environ["DORMOUSE_ENGINE_SOURCES"]).resolve()
+
+
+@pytest.fixture
+def tree(release: str, sources: Path) -> Tree:
+    """One release, named by the test's parameter `release`."""
+    folder = sources / release
+    if not folder.is_dir():
+        pytest.fail(f"no source of {release} in {sources}: run `python -m tests.engine.sources`")
+    return Tree(folder)
