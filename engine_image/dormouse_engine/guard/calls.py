@@ -5,13 +5,16 @@ Parameters come from the query alone, as the engine reads them; a body with `{"l
 
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from dormouse_engine.guard.asgi import Headers, Scope, header, query
 from dormouse_engine.guard.errors import refused
 from dormouse_engine.guard.settings import parse_seconds
 
+LONGEST_NAME: Final = 500
+"""Characters of a name that stands in the report."""
 _MODES = frozenset({"abort", "wait", "keep"})
 _LEVELS = frozenset({"0", "1", "2"})
 
@@ -33,6 +36,10 @@ class Call:
     drain_seconds: float
     min_idle_seconds: float | None = None
     rpc_method: str | None = None
+    weights_path: str | None = None
+    """Of a reload: where the weights come from, when the call says it."""
+    revision: str | None = None
+    """Of a reload: what its caller calls the new weights."""
 
     @property
     def asked(self) -> tuple[str, bytes, bytes]:
@@ -53,6 +60,7 @@ def read_call(scope: Scope, path: str, body: bytes, *, drain_seconds: float) -> 
     if ident is not None and not 0 < len(ident) <= 200:
         raise refused(400, "bad_operation", "X-Dormouse-Operation must have 1 to 200 characters")
     drain = _seconds(scope, "X-Dormouse-Drain-Seconds")
+    rpc = _rpc(body) if path == "/collective_rpc" else {}
     return Call(
         path=path,
         query=scope.get("query_string", b""),
@@ -65,7 +73,9 @@ def read_call(scope: Scope, path: str, body: bytes, *, drain_seconds: float) -> 
         tags=tuple(value for key, value in parameters if key == "tags"),
         drain_seconds=drain_seconds if drain is None else drain,
         min_idle_seconds=_seconds(scope, "X-Dormouse-Min-Idle-Seconds"),
-        rpc_method=_rpc_method(body) if path == "/collective_rpc" else None,
+        rpc_method=_text(rpc.get("method")),
+        weights_path=_text(_mapping(rpc.get("kwargs")).get("weights_path")),
+        revision=_revision(scope) if path == "/collective_rpc" else None,
     )
 
 
@@ -85,10 +95,27 @@ def _seconds(scope: Scope, name: str) -> float | None:
         ) from None
 
 
-def _rpc_method(body: bytes) -> str | None:
+def _revision(scope: Scope) -> str | None:
+    revision = header(scope, b"x-dormouse-weights-revision")
+    if revision is not None and not (0 < len(revision) <= LONGEST_NAME and revision.isprintable()):
+        raise refused(
+            400,
+            "bad_header",
+            f"X-Dormouse-Weights-Revision must have 1 to {LONGEST_NAME} printable characters",
+        )
+    return revision
+
+
+def _rpc(body: bytes) -> Mapping[str, Any]:
     try:
-        content: Any = json.loads(body)
+        return _mapping(json.loads(body))
     except (ValueError, RecursionError):
-        return None
-    method = content.get("method") if isinstance(content, dict) else None
-    return method if isinstance(method, str) else None
+        return {}
+
+
+def _mapping(content: Any) -> Mapping[str, Any]:
+    return content if isinstance(content, dict) else {}
+
+
+def _text(content: Any) -> str | None:
+    return content if isinstance(content, str) and 0 < len(content) <= LONGEST_NAME else None

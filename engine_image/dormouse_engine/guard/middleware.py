@@ -37,6 +37,7 @@ from dormouse_engine.guard.operations import Operations
 from dormouse_engine.guard.paths import PathClass, classify
 from dormouse_engine.guard.probe import Probe
 from dormouse_engine.guard.report import Reporter
+from dormouse_engine.guard.revision import Revision
 from dormouse_engine.guard.settings import Settings
 from dormouse_engine.guard.stage import Stage
 from dormouse_engine.guard.stopping import StopSignals
@@ -80,11 +81,10 @@ class Guard:
         watch = Watch(self._engine, machine, clock, self._on_fault)
         self._stage = Stage(machine, self._gate, watch, clock, self._publish)
         meter = Meter(probe or default_probe(), clock)
-        self._transitions = Transitions(self._engine, self._stage, meter)
+        revision = Revision(settings.weights_revision)
+        self._transitions = Transitions(self._engine, self._stage, meter, revision)
         self._operations = Operations()
-        self._reporter = Reporter(
-            self._engine, self._stage, meter, clock, weights_revision=settings.weights_revision
-        )
+        self._reporter = Reporter(self._engine, self._stage, meter, clock, revision)
         self._feed = Feed(self._reporter.build, clock, heartbeat=settings.heartbeat_seconds)
         self._holder = Holder(app, self._gate, clock, self._stage.retry_after)
         self._tokens = Tokens(settings.token_file)

@@ -14,6 +14,7 @@ from dormouse_engine import __version__
 from dormouse_engine.guard.allocator import allocator_json, deepest_json, versions
 from dormouse_engine.guard.engine import Engine
 from dormouse_engine.guard.meter import Meter
+from dormouse_engine.guard.revision import Revision
 from dormouse_engine.guard.stage import Stage
 from dormouse_engine.guard.tier import TAGS
 
@@ -32,15 +33,14 @@ class Reporter:
         stage: Stage,
         meter: Meter,
         clock: Callable[[], float],
-        *,
-        weights_revision: str | None,
+        revision: Revision,
     ) -> None:
         self._engine = engine
         self._stage = stage
         self._meter = meter
         self._clock = clock
         self._boot_id = uuid.uuid4().hex
-        self._weights_revision = weights_revision
+        self._revision = revision
         self._models: list[str] | None = None
         self._version: str | None = None
         self._work: asyncio.Task[None] | None = None
@@ -102,7 +102,7 @@ class Reporter:
             "deepest": deepest_json(measured.workers),
             "last_transition": last.as_json(now) if last is not None else None,
             "max_wait_seconds": admission.max_wait,
-            "weights_revision": self._weights_revision,
+            "weights_revision": self._revision.value,
         }
 
     def full(self) -> dict[str, Any]:

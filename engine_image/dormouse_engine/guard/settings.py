@@ -25,7 +25,7 @@ class Settings:
     `token_file`: None means that every dev path answers 401. `engine_timeout_seconds` bounds the guard's own
     questions to the engine (`/is_sleeping`, `/v1/models`), never a sleep or a wake. `engine_api_key` is what
     the engine asks for (`vllm serve --api-key`); it takes the place of the guard's token on the way in.
-    `weights_revision` is what the engine was started with, reported as it is.
+    `weights_revision` is what the engine was started with, reported until weights are loaded anew.
     """
 
     token_file: Path | None = None

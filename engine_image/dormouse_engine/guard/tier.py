@@ -5,8 +5,10 @@ Level 2 leaves weights that must not be trusted until they were reloaded while r
 form their own chain that ends in `STALE` (everything resident, weights garbage) or, after a reload, in
 `AWAKE`.
 
-`*_UNSURE`: a transition's end could not be read; the next reading of the engine settles it. `*_DIRTY`: a
-transition failed; only a new sleep or a new wake ends that, never a mere reading.
+`*_UNSURE`: a transition's end could not be read; the next reading of the engine settles it. `*_DIRTY`: a wake
+failed; only a new sleep or a new wake ends that, never a mere reading. `*_HALF`: a sleep failed, so the engine's
+scheduler is paused while its executor believes to be awake: a wake would do nothing and say that it worked. Only
+the same sleep again, or workers that say where the memory is, lead on from there.
 """
 
 import enum
@@ -37,14 +39,19 @@ class Phase(enum.Enum):
     OFFLOADED = "offloaded"
     OFFLOADED_UNSURE = "offloaded, unsure"
     OFFLOADED_DIRTY = "offloaded, dirty"
+    OFFLOADED_HALF = "offloaded half way"
     OFFLOADED_WEIGHTS = "offloaded, weights resident"
+    OFFLOADED_WEIGHTS_DIRTY = "offloaded, weights resident, dirty"
     OFFLOADED_KV = "offloaded, kv_cache resident"
+    OFFLOADED_KV_DIRTY = "offloaded, kv_cache resident, dirty"
     DISCARDED = "discarded"
     DISCARDED_UNSURE = "discarded, unsure"
     DISCARDED_DIRTY = "discarded, dirty"
+    DISCARDED_HALF = "discarded half way"
     DISCARDED_WEIGHTS = "discarded, weights resident but not reloaded"
     DISCARDED_KV = "discarded, kv_cache resident"
     RELOADED = "discarded, weights resident and reloaded"
+    RELOADED_DIRTY = "discarded, weights resident and reloaded, dirty"
     STALE = "resident, weights not reloaded"
 
 
@@ -56,14 +63,14 @@ class Event(enum.Enum):
     SLEPT_2 = "slept at level 2"
     SLEEP_1_UNSURE = "level 1 asked, end unknown"
     SLEEP_2_UNSURE = "level 2 asked, end unknown"
-    SLEEP_1_FAILED = "level 1 failed, engine says asleep"
-    SLEEP_2_FAILED = "level 2 failed, engine says asleep"
+    SLEEP_1_FAILED = "level 1 failed half way"
+    SLEEP_2_FAILED = "level 2 failed half way"
     WOKE = "all tags are back"
     WOKE_WEIGHTS = "weights are back"
     WOKE_KV = "kv_cache is back"
     WAKE_UNSURE = "wake asked, end unknown"
     WAKE_FAILED = "wake failed, engine says asleep"
-    WAKE_BROKEN = "wake failed, engine says awake"
+    WAKE_BROKEN = "wake failed, engine does not say asleep"
     RELOADED = "weights were reloaded"
     RELOAD_FAILED = "reload failed"
     PAUSED = "scheduler paused"
@@ -95,14 +102,19 @@ FACTS: Final[Mapping[Phase, Facts]] = MappingProxyType(
         Phase.OFFLOADED: Facts(Tier.OFFLOADED, 1, (), settled=True),
         Phase.OFFLOADED_UNSURE: Facts(Tier.OFFLOADED, 1, ()),
         Phase.OFFLOADED_DIRTY: Facts(Tier.OFFLOADED, 1, ()),
+        Phase.OFFLOADED_HALF: Facts(Tier.OFFLOADED, 1, ()),
         Phase.OFFLOADED_WEIGHTS: Facts(Tier.OFFLOADED, 1, (WEIGHTS,)),
+        Phase.OFFLOADED_WEIGHTS_DIRTY: Facts(Tier.OFFLOADED, 1, (WEIGHTS,)),
         Phase.OFFLOADED_KV: Facts(Tier.OFFLOADED, 1, (KV_CACHE,)),
+        Phase.OFFLOADED_KV_DIRTY: Facts(Tier.OFFLOADED, 1, (KV_CACHE,)),
         Phase.DISCARDED: Facts(Tier.DISCARDED, 2, (), reload_needed=True, settled=True),
         Phase.DISCARDED_UNSURE: Facts(Tier.DISCARDED, 2, (), reload_needed=True),
         Phase.DISCARDED_DIRTY: Facts(Tier.DISCARDED, 2, (), reload_needed=True),
+        Phase.DISCARDED_HALF: Facts(Tier.DISCARDED, 2, (), reload_needed=True),
         Phase.DISCARDED_WEIGHTS: Facts(Tier.DISCARDED, 2, (WEIGHTS,), reload_needed=True),
         Phase.DISCARDED_KV: Facts(Tier.DISCARDED, 2, (KV_CACHE,), reload_needed=True),
         Phase.RELOADED: Facts(Tier.DISCARDED, 2, (WEIGHTS,)),
+        Phase.RELOADED_DIRTY: Facts(Tier.DISCARDED, 2, (WEIGHTS,)),
         Phase.STALE: Facts(Tier.DISCARDED, 2, TAGS, reload_needed=True),
     }
 )
@@ -111,12 +123,12 @@ _P, _E = Phase, Event
 _SLEEPS: Final[Mapping[Event, Phase]] = {
     _E.SLEPT_1: _P.OFFLOADED,
     _E.SLEEP_1_UNSURE: _P.OFFLOADED_UNSURE,
-    _E.SLEEP_1_FAILED: _P.OFFLOADED_DIRTY,
+    _E.SLEEP_1_FAILED: _P.OFFLOADED_HALF,
 }
 _DEEP_SLEEPS: Final[Mapping[Event, Phase]] = {
     _E.SLEPT_2: _P.DISCARDED,
     _E.SLEEP_2_UNSURE: _P.DISCARDED_UNSURE,
-    _E.SLEEP_2_FAILED: _P.DISCARDED_DIRTY,
+    _E.SLEEP_2_FAILED: _P.DISCARDED_HALF,
 }
 _FOUND_ASLEEP: Final[Mapping[Event, Phase]] = {
     _E.FOUND_OFFLOADED: _P.OFFLOADED,
@@ -146,7 +158,7 @@ _OFFLOADED_WEIGHTS: Final[Mapping[Event, Phase]] = {
     _E.WOKE: _P.AWAKE,
     _E.WOKE_WEIGHTS: _P.OFFLOADED_WEIGHTS,
     _E.WAKE_UNSURE: _P.OFFLOADED_WEIGHTS,
-    _E.WAKE_FAILED: _P.OFFLOADED_WEIGHTS,
+    _E.WAKE_FAILED: _P.OFFLOADED_WEIGHTS_DIRTY,
     _E.WAKE_BROKEN: _P.OFFLOADED_DIRTY,
     _E.RELOADED: _P.OFFLOADED_WEIGHTS,
     _E.RELOAD_FAILED: _P.DISCARDED_WEIGHTS,
@@ -157,7 +169,7 @@ _OFFLOADED_KV: Final[Mapping[Event, Phase]] = {
     _E.WOKE: _P.AWAKE,
     _E.WOKE_KV: _P.OFFLOADED_KV,
     _E.WAKE_UNSURE: _P.OFFLOADED_KV,
-    _E.WAKE_FAILED: _P.OFFLOADED_KV,
+    _E.WAKE_FAILED: _P.OFFLOADED_KV_DIRTY,
     _E.WAKE_BROKEN: _P.OFFLOADED_DIRTY,
     _E.FOUND_AWAKE: _P.AWAKE,
 }
@@ -181,6 +193,25 @@ _DISCARDED_KV: Final[Mapping[Event, Phase]] = {
     _E.WAKE_BROKEN: _P.DISCARDED_DIRTY,
     _E.FOUND_AWAKE: _P.STALE,
 }
+_RELOADED: Final[Mapping[Event, Phase]] = {
+    **_DISCARDED_WEIGHTS,
+    _E.WOKE: _P.AWAKE,
+    _E.WOKE_WEIGHTS: _P.RELOADED,
+    _E.WAKE_UNSURE: _P.RELOADED,
+    _E.WAKE_FAILED: _P.RELOADED_DIRTY,
+    _E.FOUND_AWAKE: _P.AWAKE,
+}
+
+
+def _doubted(row: Mapping[Event, Phase]) -> Mapping[Event, Phase]:
+    """Take away what a mere reading would end."""
+    return {event: phase for event, phase in row.items() if event is not _E.FOUND_AWAKE}
+
+
+def _half(sleeps: Mapping[Event, Phase], here: Phase, woke: Phase) -> Mapping[Event, Phase]:
+    """Only the same sleep goes on, or a wake that the workers bear out."""
+    return {**sleeps, _E.WOKE: woke, _E.WAKE_UNSURE: here, _E.WAKE_FAILED: here, _E.WAKE_BROKEN: here}
+
 
 TABLE: Final[Mapping[Phase, Mapping[Event, Phase]]] = MappingProxyType(
     {
@@ -219,35 +250,27 @@ TABLE: Final[Mapping[Phase, Mapping[Event, Phase]]] = MappingProxyType(
             _E.WOKE_WEIGHTS: _P.PAUSED_WITHOUT_KV,
             _E.WAKE_UNSURE: _P.PAUSED_WITHOUT_KV,
             _E.WAKE_FAILED: _P.PAUSED_WITHOUT_KV,
-            _E.WAKE_BROKEN: _P.PAUSED_WITHOUT_KV,
+            _E.WAKE_BROKEN: _P.OFFLOADED_WEIGHTS_DIRTY,
             _E.RELOADED: _P.PAUSED_WITHOUT_KV,
             _E.RELOAD_FAILED: _P.DISCARDED_WEIGHTS,
             _E.FOUND_AWAKE: _P.AWAKE,
         },
         _P.OFFLOADED: _OFFLOADED,
         _P.OFFLOADED_UNSURE: {**_OFFLOADED, **_SLEEPS},
-        _P.OFFLOADED_DIRTY: {
-            **{event: phase for event, phase in _OFFLOADED.items() if event is not _E.FOUND_AWAKE},
-            **_SLEEPS,
-        },
+        _P.OFFLOADED_DIRTY: {**_doubted(_OFFLOADED), **_SLEEPS},
+        _P.OFFLOADED_HALF: _half(_SLEEPS, _P.OFFLOADED_HALF, _P.AWAKE),
         _P.OFFLOADED_WEIGHTS: _OFFLOADED_WEIGHTS,
+        _P.OFFLOADED_WEIGHTS_DIRTY: _doubted(_OFFLOADED_WEIGHTS),
         _P.OFFLOADED_KV: _OFFLOADED_KV,
+        _P.OFFLOADED_KV_DIRTY: _doubted(_OFFLOADED_KV),
         _P.DISCARDED: _DISCARDED,
         _P.DISCARDED_UNSURE: {**_DISCARDED, **_DEEP_SLEEPS},
-        _P.DISCARDED_DIRTY: {
-            **{event: phase for event, phase in _DISCARDED.items() if event is not _E.FOUND_AWAKE},
-            **_DEEP_SLEEPS,
-        },
+        _P.DISCARDED_DIRTY: {**_doubted(_DISCARDED), **_DEEP_SLEEPS},
+        _P.DISCARDED_HALF: _half(_DEEP_SLEEPS, _P.DISCARDED_HALF, _P.STALE),
         _P.DISCARDED_WEIGHTS: _DISCARDED_WEIGHTS,
         _P.DISCARDED_KV: _DISCARDED_KV,
-        _P.RELOADED: {
-            **_DISCARDED_WEIGHTS,
-            _E.WOKE: _P.AWAKE,
-            _E.WOKE_WEIGHTS: _P.RELOADED,
-            _E.WAKE_UNSURE: _P.RELOADED,
-            _E.WAKE_FAILED: _P.RELOADED,
-            _E.FOUND_AWAKE: _P.AWAKE,
-        },
+        _P.RELOADED: _RELOADED,
+        _P.RELOADED_DIRTY: _doubted(_RELOADED),
         _P.STALE: {
             **_DEEP_SLEEPS,
             _E.WOKE: _P.STALE,
@@ -262,6 +285,9 @@ TABLE: Final[Mapping[Phase, Mapping[Event, Phase]]] = MappingProxyType(
         },
     }
 )
+
+
+HALF: Final = frozenset({Phase.OFFLOADED_HALF, Phase.DISCARDED_HALF})
 
 
 class IllegalEventError(Exception):

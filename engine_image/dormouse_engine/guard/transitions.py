@@ -8,15 +8,21 @@ proven fully awake, before anything is measured: measuring must not make a held 
 
 from typing import Final
 
+from dormouse_engine.guard.allocator import allows, shallowest
 from dormouse_engine.guard.calls import Call
 from dormouse_engine.guard.engine import Engine, Reading
 from dormouse_engine.guard.errors import Reply, error_reply, json_reply, refused
 from dormouse_engine.guard.meter import Meter
+from dormouse_engine.guard.recovery import Recovery
+from dormouse_engine.guard.revision import Revision
+from dormouse_engine.guard.sending import Sender
 from dormouse_engine.guard.stage import Run, Stage
-from dormouse_engine.guard.tier import WEIGHTS, Event, Phase, Tier
+from dormouse_engine.guard.tier import HALF, WEIGHTS, Event, Phase, Tier
 from dormouse_engine.guard.verdicts import problem_of, sleep_verdict, wake_verdict
 from dormouse_engine.guard.watch import Problem
 
+UNSAFE_MAX_AGE_SECONDS: Final = 2.0
+"""How old facts may be that say which level is safe."""
 RELOAD: Final = "reload_weights"
 SWITCHES: Final = frozenset({"/pause", "/resume", "/release_kv_cache_memory"})
 """Paths that change whether or how the engine serves, without being transitions."""
@@ -25,10 +31,12 @@ SWITCHES: Final = frozenset({"/pause", "/resume", "/release_kv_cache_memory"})
 class Transitions:
     """The calls that change what is resident or whether the scheduler runs."""
 
-    def __init__(self, engine: Engine, stage: Stage, meter: Meter) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, stage: Stage, meter: Meter, revision: Revision) -> None:
         self._stage = stage
         self._meter = meter
+        self._revision = revision
+        self._sender = Sender(engine, stage)
+        self._recovery = Recovery(self._sender, stage, meter)
 
     async def sleep(self, call: Call) -> Reply:
         """`POST /sleep`; raises RefusedError when nothing was begun."""
@@ -47,6 +55,8 @@ class Transitions:
                 )
             if facts.settled and call.level == facts.level:
                 return json_reply({"status": "sleeping", "level": call.level})
+            if facts.tier is Tier.AWAKE:
+                await self._refuse_unsafe(call.level)
             admission = stage.gate.admission
             if call.min_idle_seconds is not None:
                 idle = admission.idle_seconds(stage.clock())
@@ -72,8 +82,12 @@ class Transitions:
                 if stage.machine.phase is Phase.AWAKE:
                     return json_reply({"status": "awake", "tags": list(call.tags) or None})
             stage.announce(run)
+            if stage.machine.phase in HALF:
+                unfinished = await self._recovery.before_wake(run)
+                if unfinished is not None:
+                    return unfinished
             stage.waking()
-            reply, reading = await self._forward(run)
+            reply, reading = await self._sender.forward(run)
             event, error = wake_verdict(call.tags, stage.machine.facts, reply, reading)
             if event is not None:
                 stage.move(event)
@@ -101,17 +115,20 @@ class Transitions:
             # Weights that change under a request in flight give a wrong answer, so it ends first.
             if serving and not await self._drain(run):
                 return self._drain_timeout(run)
-            reply, reading = await self._forward(run)
+            reply, reading = await self._sender.forward(run)
             error = None if reply.ok else problem_of(reply, "/collective_rpc")
             if reply.status >= 500:
                 stage.move(Event.RELOAD_FAILED)
+                self._revision.lost()
             elif error is not None:
                 # The engine refused the call as such: it has not touched a weight.
                 pass
             elif reading.sleeping is None and machine.phase is Phase.STALE:
                 error = Problem("engine_unreachable", reading.problem)
+                self._revision.lost()
             else:
                 stage.move(Event.RELOADED)
+                self._revision.reloaded(call)
                 if machine.phase is Phase.AWAKE and reading.sleeping:
                     stage.move(Event.FOUND_PAUSED)
             stage.finish(run, error)
@@ -132,7 +149,7 @@ class Transitions:
             if call.path == "/pause":
                 stage.follow(closed=True)
                 stage.gate.take_back()
-            reply, reading = await self._forward(run)
+            reply, reading = await self._sender.forward(run)
             event: Event | None = None
             if call.path == "/pause" and reading.sleeping is not False:
                 event = Event.PAUSED
@@ -148,17 +165,31 @@ class Transitions:
         stage, call = self._stage, run.call
         if stage.machine.phase is Phase.AWAKE and await self._meter.measure():
             self._meter.marks.awake(self._meter.latest)
-        reply, reading = await self._forward(run)
+        reply, reading = await self._sender.forward(run)
         event, error = sleep_verdict(call.level, reply, reading)
-        if event is not None:
+        if error is not None and not reply.ok and call.level > 0:
+            error = await self._recovery.after_sleep(run, event, error)
+        elif event is not None:
             stage.move(event)
             stage.gave_up_waking()
         stage.finish(run, error)
-        if event is None:
-            stage.follow()
+        stage.follow()
         if await self._meter.measure() and error is None and call.level > 0:
             self._meter.marks.asleep(self._meter.latest)
         return reply
+
+    async def _refuse_unsafe(self, level: int) -> None:
+        """Refuse a sleep from which this engine is known not to come back right."""
+        if level > 1:
+            await self._meter.measure(max_age=UNSAFE_MAX_AGE_SECONDS)
+        worker = shallowest(self._meter.latest.workers)
+        if worker is not None and not allows(worker, level):
+            raise refused(
+                409,
+                "level_unsafe",
+                f"this engine does not come back right from level {level}, {worker.deepest} is the deepest: "
+                f"{worker.deepest_reason or 'its allocator gives no reason'}",
+            )
 
     async def _settle(self) -> None:
         """Open admission if the machine says so, then measure."""
@@ -182,18 +213,6 @@ class Transitions:
         drained = await self._stage.gate.drained(run.call.drain_seconds)
         run.phases["drain"], run.drains_since = self._stage.clock() - begun, None
         return drained
-
-    async def _forward(self, run: Run) -> tuple[Reply, Reading]:
-        call, clock = run.call, self._stage.clock
-        begun = clock()
-        reply = await self._engine.forward(
-            "POST", call.path, query=call.query, headers=call.headers, body=call.body
-        )
-        answered = clock()
-        reading = await self._stage.watch.read()
-        run.phases["engine"] = answered - begun
-        run.phases["read_back"] = clock() - answered
-        return reply, reading
 
     def _not_idle(self, run: Run, idle: float) -> Reply:
         admission = self._stage.gate.admission

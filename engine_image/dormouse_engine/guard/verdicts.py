@@ -14,7 +14,7 @@ from dormouse_engine.guard.watch import Problem
 _SLEPT: Final = {0: Event.SLEPT_0, 1: Event.SLEPT_1, 2: Event.SLEPT_2}
 # Level 0 moves no memory: an end that is not known costs nothing to take for a pause.
 _SLEEP_UNSURE: Final = {0: Event.SLEPT_0, 1: Event.SLEEP_1_UNSURE, 2: Event.SLEEP_2_UNSURE}
-_SLEEP_FAILED: Final = {0: Event.SLEPT_0, 1: Event.SLEEP_1_FAILED, 2: Event.SLEEP_2_FAILED}
+SLEEP_FAILED: Final = {0: Event.SLEPT_0, 1: Event.SLEEP_1_FAILED, 2: Event.SLEEP_2_FAILED}
 
 
 def problem_of(reply: Reply, path: str) -> Problem:
@@ -26,12 +26,18 @@ def problem_of(reply: Reply, path: str) -> Problem:
 
 
 def sleep_verdict(level: int, reply: Reply, reading: Reading) -> tuple[Event | None, Problem | None]:
-    """After `/sleep`. No event means: the engine did not fall asleep."""
+    """After `/sleep`. No event means: the engine did not fall asleep.
+
+    An engine pauses its scheduler before it touches memory, and `/is_sleeping` says so: one that failed and is
+    not sleeping has touched nothing.
+    """
     failed = None if reply.ok else problem_of(reply, "/sleep")
+    if failed is not None and reading.sleeping is not False:
+        return SLEEP_FAILED[level], failed
     if reading.sleeping is None:
-        return _SLEEP_UNSURE[level], failed or Problem("engine_unreachable", reading.problem)
+        return _SLEEP_UNSURE[level], Problem("engine_unreachable", reading.problem)
     if reading.sleeping:
-        return (_SLEPT if failed is None else _SLEEP_FAILED)[level], failed
+        return _SLEPT[level], None
     answered = f"the engine answered {reply.status} on /sleep and is not asleep"
     return None, failed or Problem("not_sleeping", answered)
 
@@ -42,7 +48,8 @@ def wake_verdict(
     """After `/wake_up`. No event means: nothing changed."""
     failed = None if reply.ok else problem_of(reply, "/wake_up")
     if failed is not None:
-        return (Event.WAKE_BROKEN if reading.sleeping is False else Event.WAKE_FAILED), failed
+        # Only an engine that says so is still asleep: of any other nobody knows what is back.
+        return (Event.WAKE_FAILED if reading.sleeping else Event.WAKE_BROKEN), failed
     if reading.sleeping is None:
         return Event.WAKE_UNSURE, Problem("engine_unreachable", reading.problem)
     if not reading.sleeping:

@@ -96,6 +96,7 @@ def test_a_worker_that_stands_still_costs_the_time_allowed_and_no_more(start: St
     stopped, _ = start("plain", "0")
     running, _ = start("plain", "1")
     stopped.send_signal(signal.SIGSTOP)
+    os.waitpid(stopped.pid, os.WUNTRACED)
     begun = time.monotonic()
     answers = read_folder(folder, 0.5)
     assert time.monotonic() - begun < 5

@@ -31,16 +31,16 @@ class FakeProbe:
     broken: bool = False
     calls: int = 0
     before: "Callable[[], object]" = field(default=lambda: None)
-    workers: "list[WorkerFacts] | None" = None
+    workers: "list[WorkerFacts] | Callable[[], list[WorkerFacts]] | None" = None
 
     def facts(self) -> "list[WorkerFacts] | None":
-        return self.workers
+        if self.broken:
+            raise OSError("the driver is gone")
+        return self.workers() if callable(self.workers) else self.workers
 
     def devices(self) -> list[DeviceMemory]:
         self.calls += 1
         self.before()
-        if self.broken:
-            raise OSError("the driver is gone")
         return [DeviceMemory(uuid="SIM-0", total=5000, free=5000 - self.process, process=self.process)]
 
     def tags(self) -> dict[str, int]:

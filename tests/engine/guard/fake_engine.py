@@ -21,6 +21,9 @@ class FakeEngine:
         self.dialect = dialect
         self.paused = False
         self.asleep: set[str] = set()
+        """What the executor believes; a worker that raised leaves it as it was."""
+        self.gone: set[str] = set()
+        """What is not in memory, whatever the executor believes."""
         self.level: int | None = None
         self.garbage = False
         self.dev_mode = True
@@ -62,7 +65,7 @@ class FakeEngine:
         await self._reply(send, status, content)
 
     async def _serve(self, receive: Any, send: Any, name: str) -> None:
-        if self.sleeping or self.garbage:
+        if self.sleeping or self.garbage or self.gone:
             self.crimes.append(name)
         self.served.append(name)
         if name.startswith("boom"):
@@ -133,19 +136,22 @@ class FakeEngine:
 
     def _release(self, *_: Any) -> Any:
         self.asleep.add("kv_cache")
+        self.gone.add("kv_cache")
         return {"status": "kv_cache_released"}
 
     def sleep(self, level: int) -> None:
         self.paused = True
         if level == 0 or self.asleep:
             return
-        self.asleep, self.level = set(TAGS), level
+        self.asleep, self.gone, self.level = set(TAGS), set(TAGS), level
         self.garbage = self.garbage or level == 2
 
     def wake(self, tags: list[str] | None) -> None:
         asked = set(tags or TAGS)
         if self.asleep and not asked <= self.asleep and tags:
             return
+        if self.asleep:
+            self.gone -= asked
         self.asleep -= asked
         if not self.asleep:
             self.paused, self.level = False, None

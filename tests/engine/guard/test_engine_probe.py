@@ -83,6 +83,7 @@ def test_a_worker_that_stands_still_is_no_sum_of_the_others(
 ) -> None:
     probe = EngineProbe(tmp_path, timeout=0.3)
     processes[0].send_signal(signal.SIGSTOP)
+    os.waitpid(processes[0].pid, os.WUNTRACED)
     with pytest.raises(SilentWorkersError, match=f"worker {processes[0].pid}: it did not answer"):
         probe.facts()
     processes[0].send_signal(signal.SIGCONT)

@@ -49,7 +49,9 @@ class Reader(Request):
         await self.task
 
 
-async def test_the_first_line_is_hello_with_the_report_but_for_what_only_the_report_carries(rig: "Rig") -> None:
+async def test_the_first_line_is_hello_with_the_report_but_for_what_only_the_report_carries(
+    rig: "Rig",
+) -> None:
     reader = Reader(rig)
     hello = await reader.wait_for("hello")
     assert set(hello["report"]) == set(await rig.client.report()) - {"allocator"}

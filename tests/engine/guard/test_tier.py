@@ -91,11 +91,27 @@ Weights.TestCase.settings = settings(max_examples=200, stateful_step_count=30, d
 TestWeights = Weights.TestCase
 
 
-@given(st.lists(st.sampled_from(list(Event)), max_size=12))
-@settings(max_examples=100, deadline=None)
-def test_from_a_failed_wake_no_reading_alone_leads_back_to_serving(events: list[Event]) -> None:
+@pytest.mark.parametrize(
+    "history",
+    [
+        (Event.SLEPT_1, Event.WAKE_BROKEN),
+        (Event.SLEPT_1, Event.WAKE_FAILED),
+        (Event.SLEPT_1, Event.WOKE_WEIGHTS, Event.WAKE_FAILED),
+        (Event.SLEPT_1, Event.WOKE_KV, Event.WAKE_FAILED),
+        (Event.SLEPT_1, Event.WOKE_WEIGHTS, Event.WAKE_BROKEN),
+        (Event.SLEPT_2, Event.WOKE_WEIGHTS, Event.RELOADED, Event.WAKE_FAILED),
+        (Event.PAUSED, Event.KV_RELEASED, Event.WAKE_BROKEN),
+        (Event.SLEEP_1_FAILED,),
+        (Event.SLEEP_2_FAILED,),
+    ],
+)
+@given(events=st.lists(st.sampled_from(list(Event)), max_size=12))
+@settings(max_examples=50, deadline=None)
+def test_after_a_failure_no_reading_alone_leads_back_to_serving(
+    history: tuple[Event, ...], events: list[Event]
+) -> None:
     machine = Machine()
-    for event in (Event.SLEPT_1, Event.WAKE_BROKEN):
+    for event in history:
         machine.apply(event)
     for event in events:
         if event.name.startswith("FOUND") and machine.allows(event):
