@@ -1,0 +1,150 @@
+"""All ranks take the same step. Here ranks are threads, and gathering is theirs."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dormouse_engine.plugin.ranks import Alone, Outcome, decide, together
+from dormouse_native.errors import IllegalState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Table:
+    """Where threads meet as ranks of one engine would."""
+
+    def __init__(self, size: int) -> None:
+        self._said: dict[int, Outcome] = {}
+        self._all = threading.Barrier(size, timeout=10)
+
+    def place(self, rank: int) -> Place:
+        return Place(self, rank)
+
+    def gather(self, rank: int, mine: Outcome) -> Sequence[Outcome]:
+        self._said[rank] = mine
+        self._all.wait()
+        heard = [self._said[one] for one in sorted(self._said)]
+        self._all.wait()
+        return heard
+
+
+class Place:
+    def __init__(self, table: Table, rank: int) -> None:
+        self._table = table
+        self._rank = rank
+
+    def gather(self, mine: Outcome) -> Sequence[Outcome]:
+        return self._table.gather(self._rank, mine)
+
+
+class Part:
+    """A transition of one rank that notes what was asked of it."""
+
+    name = "sleep"
+
+    def __init__(self, fails: str = "", *, drops: bool = False, stuck: str = "") -> None:
+        self.state = "awake"
+        self._fails = fails
+        self._drops = drops
+        self._stuck = stuck
+
+    @property
+    def lost(self) -> bool:
+        return self._drops and self.state == "asleep"
+
+    def run(self) -> None:
+        if self._fails:
+            raise MemoryError(self._fails)
+        self.state = "asleep"
+
+    def undo(self) -> None:
+        if self._stuck:
+            raise MemoryError(self._stuck)
+        self.state = "awake"
+
+    def finish(self) -> None:
+        if self._stuck:
+            raise MemoryError(self._stuck)
+        self.state = "asleep"
+
+
+def run(*parts: Part) -> list[Exception | None]:
+    table = Table(len(parts))
+
+    def one(rank: int, part: Part) -> Exception | None:
+        try:
+            together(part, Alone() if len(parts) == 1 else table.place(rank))
+        except Exception as error:  # noqa: BLE001 - it is the result
+            return error
+        return None
+
+    with ThreadPoolExecutor(len(parts)) as pool:
+        return list(pool.map(one, range(len(parts)), parts))
+
+
+@pytest.mark.parametrize("drops", [False, True])
+def test_where_nobody_fails_all_keep_what_they_did(*, drops: bool) -> None:
+    parts = [Part(drops=drops) for _ in range(3)]
+    assert run(*parts) == [None] * 3
+    assert [part.state for part in parts] == ["asleep"] * 3
+
+
+@pytest.mark.parametrize("failing", [failing for failing in product([False, True], repeat=3) if any(failing)])
+def test_where_somebody_fails_all_go_back_and_all_raise(failing: tuple[bool, ...]) -> None:
+    parts = [Part("no room" if fails else "") for fails in failing]
+    errors = run(*parts)
+    assert [part.state for part in parts] == ["awake"] * 3
+    for rank, error in enumerate(errors):
+        if failing[rank]:
+            assert isinstance(error, MemoryError), "its own error, not another's"
+        else:
+            assert isinstance(error, IllegalState)
+            assert f"rank {failing.index(True)}: MemoryError: no room" in str(error)
+
+
+def test_where_weights_are_dropped_already_those_who_failed_follow_and_nobody_raises() -> None:
+    parts = [Part(drops=True), Part("no room", drops=True)]
+    assert run(*parts) == [None, None]
+    assert [part.state for part in parts] == ["asleep", "asleep"]
+
+
+def test_where_all_failed_nothing_is_lost_and_all_raise() -> None:
+    parts = [Part("no room", drops=True), Part("no room", drops=True)]
+    assert all(isinstance(error, MemoryError) for error in run(*parts))
+    assert [part.state for part in parts] == ["awake", "awake"]
+
+
+@pytest.mark.parametrize("parts", [(Part(stuck="gone"), Part("no room")), (Part("no room", stuck="gone"),)])
+def test_a_rank_that_can_not_be_brought_back_says_restart(parts: tuple[Part, ...]) -> None:
+    errors = run(*parts)
+    assert isinstance(errors[0], IllegalState)
+    assert "could not be undone (gone): restart this engine" in str(errors[0])
+
+
+def test_a_rank_that_can_not_follow_makes_all_say_restart() -> None:
+    errors = run(Part(drops=True), Part("no room", drops=True, stuck="gone"))
+    for error in errors:
+        assert isinstance(error, IllegalState)
+        assert "rank 1: MemoryError: gone" in str(error)
+        assert "restart this engine" in str(error)
+
+
+def test_one_rank_alone_raises_its_own_error_and_is_back() -> None:
+    part = Part("no room")
+    (error,) = run(part)
+    assert isinstance(error, MemoryError)
+    assert part.state == "awake"
+
+
+def test_the_decision_in_words() -> None:
+    well, bad, dropped = Outcome(), Outcome("no room"), Outcome(lost=True)
+    assert decide([well, dropped]) == "keep"
+    assert decide([well, bad]) == "undo"
+    assert decide([bad, dropped]) == "finish"
+    assert decide([Outcome("half way", lost=True)]) == "finish"
