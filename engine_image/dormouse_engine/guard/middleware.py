@@ -1,12 +1,10 @@
 """The guard itself: which request goes where. Everything it decides with lives in the other files.
 
-`vllm serve --middleware dormouse_engine.guard.Guard` puts it in front of the engine's app; it needs the
-engine to have one API server process (`--api-server-count 1`), since it must see every request to count
-it. A request to an awake engine goes through untouched: the app gets the server's own `receive` and
-`send`.
+`vllm serve --middleware dormouse_engine.guard.Guard` puts it in front of the engine's app; it fails the start
+of an engine with more than one API server process, since it must see every request to count it. A request to
+an awake engine goes through untouched: the app gets the server's own `receive` and `send`.
 """
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Final
@@ -38,7 +36,8 @@ from dormouse_engine.guard.paths import PathClass, classify
 from dormouse_engine.guard.probe import Probe
 from dormouse_engine.guard.report import Reporter
 from dormouse_engine.guard.revision import Revision
-from dormouse_engine.guard.settings import Settings
+from dormouse_engine.guard.servers import more_servers
+from dormouse_engine.guard.settings import Settings, SettingsError
 from dormouse_engine.guard.stage import Stage
 from dormouse_engine.guard.stopping import StopSignals
 from dormouse_engine.guard.tier import Machine
@@ -46,7 +45,6 @@ from dormouse_engine.guard.tokens import Tokens
 from dormouse_engine.guard.transitions import RELOAD, SWITCHES, Transitions
 from dormouse_engine.guard.watch import Watch
 
-_log = logging.getLogger("dormouse.guard")
 BODY_LIMIT_BYTES: Final = 2**20
 """Of a body on a dev path that the guard must read itself."""
 
@@ -54,9 +52,9 @@ BODY_LIMIT_BYTES: Final = 2**20
 class Guard:
     """ASGI middleware in front of one engine.
 
-    `app`: the engine's app. `settings`: default from the environment (raises SettingsError). `probe`: measures
-    memory, by default what the workers say where `DORMOUSE_RUN_DIR` names the folder they meet in. `clock`:
-    monotonic seconds for the books; time-outs follow the event loop.
+    `app`: the engine's app. `settings`: default from the environment; bad ones fail the server's start. `probe`:
+    measures memory, by default what the workers say where `DORMOUSE_RUN_DIR` names the folder they meet in.
+    `clock`: monotonic seconds for the books; time-outs follow the event loop.
     """
 
     def __init__(
@@ -67,7 +65,12 @@ class Guard:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.app = app
-        self._settings = settings = settings or Settings.from_env()
+        self._refusal: str | None = None
+        try:
+            settings = settings or Settings.from_env()
+        except SettingsError as error:
+            settings, self._refusal = Settings(), str(error)
+        self._settings = settings
         self._admission = Admission(
             max_requests=settings.held_requests,
             max_bytes=settings.held_bytes,
@@ -99,6 +102,9 @@ class Guard:
         if kind not in {"http", "websocket"}:
             await self.app(scope, receive, send)
             return
+        if self._refusal is not None:
+            await send_reply(scope, send, error_reply(503, "not_started", self._refusal))
+            return
         path = route_path(scope)
         path_class = classify(scope.get("method", ""), path)
         if path_class is PathClass.SERVING:
@@ -120,6 +126,13 @@ class Guard:
         self._feed.close()
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._refusal = self._refusal or more_servers(scope.get("app"))
+        if self._refusal is not None:
+            # Raised here or in the constructor, a server would take it for an app without a lifespan, and start.
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": self._refusal})
+            return
+
         async def watched_receive() -> Message:
             message = await receive()
             if message["type"] == "lifespan.shutdown":

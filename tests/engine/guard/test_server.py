@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from dormouse_engine.guard import Guard, SettingsError
+from dormouse_engine.guard import Guard
 from tests.bench import guard_overhead
 from tests.engine.guard.client import TOKEN, Client, ticks, until
 from tests.engine.guard.serve import listen
@@ -284,13 +284,3 @@ async def test_it_is_added_to_an_app_as_vllm_adds_it(
     await ticks()
     assert (await client.wake()).status == 200
     assert (await held.answer()).json == {"asleep": False, "body": "hello"}
-
-
-def test_a_bad_setting_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DORMOUSE_HELD_REQUESTS", "many")
-
-    async def app(*_: Any) -> None:
-        raise AssertionError
-
-    with pytest.raises(SettingsError, match="DORMOUSE_HELD_REQUESTS"):
-        Guard(app)

@@ -1,0 +1,33 @@
+"""One API server process: the guard counts and holds the requests of its own process only.
+
+Of several servers on one port each would see a part: one would call the engine idle, and let it sleep, while another
+serves. vLLM starts one per data-parallel rank unless told otherwise, so this must be found out and not assumed.
+"""
+
+import multiprocessing
+from typing import Any
+
+
+def more_servers(app: Any) -> str | None:
+    """Say why this is not the engine's only API server; None when it is, or nothing tells.
+
+    `app` is the framework's app (of the lifespan's scope), which vLLM gives its configuration.
+    """
+    count = _count(app)
+    # vLLM's servers are named ApiServer_0, ApiServer_1, …, or ApiServer_0 alone.
+    name = multiprocessing.current_process().name
+    if count is None and name.startswith("ApiServer_") and name != "ApiServer_0":
+        count = 2
+    if count is None or count < 2:
+        return None
+    return (
+        f"this engine runs {count} or more API server processes, and the guard would see only a part of its requests: "
+        "start it with --api-server-count 1"
+    )
+
+
+def _count(app: Any) -> int | None:
+    state = getattr(app, "state", None)
+    parallel = getattr(getattr(state, "vllm_config", None), "parallel_config", None)
+    count = getattr(parallel, "_api_process_count", None)
+    return count if isinstance(count, int) else None
