@@ -20,6 +20,8 @@ collect_ignore_glob = [] if "DORMOUSE_ENGINE_SOURCES" in os.environ else ["test_
 @pytest.fixture(scope="session")
 def sources() -> Path:
     """The folder that holds `vllm-0.23.0/vllm` and its like."""
+    if "DORMOUSE_ENGINE_SOURCES" not in os.environ:
+        pytest.fail("these tests read the engines' sources: run them by `make test-engine`")
     return Path(os.environ["DORMOUSE_ENGINE_SOURCES"]).resolve()
 
 

@@ -102,6 +102,23 @@ class Class(Row):
 
 
 @dataclass(frozen=True, slots=True)
+class Exists(Row):
+    """A name is there: a field, a property or a method, whichever it is."""
+
+    module: str
+    path: str
+
+    @property
+    def subject(self) -> str:
+        """Where it is."""
+        return f"{self.module}.{self.path}"
+
+    def check(self, tree: Tree) -> None:
+        """Find it."""
+        tree.find(self.module, self.path)
+
+
+@dataclass(frozen=True, slots=True)
 class Missing(Row):
     """A name that another release has is not there in these; when it comes, we must look."""
 

@@ -15,6 +15,8 @@ from tests.engine.sources import lock
 if TYPE_CHECKING:
     from pathlib import Path
 
+# One release of each row is enough to see that the row can be broken.
+ONCE = [pytest.param(row, row.versions[0], id=f"{row.versions[0]}-{row.subject}") for row in TABLE]
 CASES = [
     pytest.param(row, release, id=f"{release}-{row.subject}") for row in TABLE for release in row.versions
 ]
@@ -42,7 +44,7 @@ class Altered(Tree):
 PIECES = [
     pytest.param(row, release, piece, id=f"{release}-{row.subject}-{piece}")
     for row in TABLE
-    for release in row.versions
+    for release in row.versions[:1]
     if isinstance(row, rows.Steps | rows.Header)
     for piece in (row.steps if isinstance(row, rows.Steps) else row.pieces)
 ]
@@ -54,8 +56,8 @@ def test_each_piece_of_a_row_counts(row: rows.Row, tree: Tree, piece: str) -> No
         row.check(Altered(tree.folder, piece))
 
 
-NAMED = (rows.Signature, rows.Value, rows.Class, rows.Steps, rows.Header)
-MOVED = [case for case in CASES if isinstance(case.values[0], NAMED)]
+NAMED = (rows.Signature, rows.Value, rows.Exists, rows.Class, rows.Steps, rows.Header)
+MOVED = [case for case in ONCE if isinstance(case.values[0], NAMED)]
 
 
 @pytest.mark.parametrize(("row", "release"), MOVED)
@@ -72,7 +74,7 @@ def test_a_name_that_moved_is_noticed(row: rows.Signature, tree: Tree, tmp_path:
             row.check(Tree(tmp_path))
 
 
-FOLLOWED = [case for case in CASES if isinstance(case.values[0], rows.Bound | rows.Callers)]
+FOLLOWED = [case for case in ONCE if isinstance(case.values[0], rows.Bound | rows.Callers)]
 
 
 @pytest.mark.parametrize(("row", "release"), FOLLOWED)

@@ -33,7 +33,7 @@ class Tree:
 
     def find(self, module: str, path: str) -> ast.stmt:
         """Return the definition of, or the last assignment to, a name at the top of a module or inside a class."""
-        scope: Scope = _parsed(self.file(module).read_bytes())
+        scope: Scope = self.parsed(module)
         *outer, last = path.split(".")
         for name in outer:
             inner = _defined(scope, name)
@@ -94,7 +94,7 @@ class Tree:
         late: set[str] = set()
         for importer, parsed in self._mentioning(name):
             for node, inside in _walk(parsed):
-                if isinstance(node, ast.ImportFrom) and _imports(node, importer, self, module, name):
+                if isinstance(node, ast.ImportFrom) and self._imports(node, importer, module, name):
                     (late if inside else top).add(f"{importer}:{inside}" if inside else importer)
         return top, late
 
@@ -107,6 +107,17 @@ class Tree:
             if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == name
         }
 
+    def parsed(self, module: str) -> ast.Module:
+        """Return a module's syntax tree; it is shared, so leave it as it is."""
+        return _parsed(self.file(module).read_bytes())
+
+    def imports(self, module: str) -> Iterator[tuple[str, tuple[str, str]]]:
+        """Yield each name that a module imports from another at its top, with that module and the name there."""
+        for statement in statements(self.parsed(module).body):
+            if isinstance(statement, ast.ImportFrom):
+                for alias in statement.names:
+                    yield alias.asname or alias.name, (self._origin(statement, module), alias.name)
+
     def is_package(self, module: str) -> bool:
         """Whether the module is a folder."""
         return (self.folder.joinpath(*module.split(".")) / "__init__.py").is_file()
@@ -118,6 +129,18 @@ class Tree:
             if wanted in text:
                 parts = file.relative_to(self.folder).with_suffix("").parts
                 yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), _parsed(text)
+
+    def _imports(self, node: ast.ImportFrom, importer: str, module: str, name: str) -> bool:
+        return self._origin(node, importer) == module and any(alias.name == name for alias in node.names)
+
+    def _origin(self, node: ast.ImportFrom, importer: str) -> str:
+        """Return the module that is imported from, also where it is written with dots in front."""
+        if not node.level:
+            return node.module or ""
+        package = importer if self.is_package(importer) else importer.rpartition(".")[0]
+        for _ in range(node.level - 1):
+            package = package.rpartition(".")[0]
+        return f"{package}.{node.module or ''}".rstrip(".")
 
     def file(self, module: str) -> Path:
         """Return where a module is written."""
@@ -161,7 +184,7 @@ def _parsed(text: bytes) -> ast.Module:
 def _defined(scope: Scope, name: str) -> ast.stmt | None:
     """Find a name's definition; where there is none, the last assignment to it."""
     found: ast.stmt | None = None
-    for statement in _statements(scope.body):
+    for statement in statements(scope.body):
         if isinstance(statement, ast.ClassDef | Function) and statement.name == name:
             found = statement
         elif isinstance(statement, ast.Assign | ast.AnnAssign) and name in _targets(statement):
@@ -169,17 +192,17 @@ def _defined(scope: Scope, name: str) -> ast.stmt | None:
     return found
 
 
-def _statements(statements: list[ast.stmt]) -> Iterator[ast.stmt]:
+def statements(block: list[ast.stmt]) -> Iterator[ast.stmt]:
     """Yield statements, also those under `if`, `try` and `with`, but not inside functions and classes."""
-    for statement in statements:
+    for statement in block:
         yield statement
         if isinstance(statement, ast.If | ast.Try | ast.With):
-            for _, block in ast.iter_fields(statement):
-                for part in block if isinstance(block, list) else []:
+            for _, inner in ast.iter_fields(statement):
+                for part in inner if isinstance(inner, list) else []:
                     if isinstance(part, ast.stmt):
-                        yield from _statements([part])
+                        yield from statements([part])
                     elif isinstance(part, ast.ExceptHandler):
-                        yield from _statements(part.body)
+                        yield from statements(part.body)
 
 
 def _targets(statement: ast.Assign | ast.AnnAssign) -> list[str]:
@@ -203,13 +226,3 @@ def _walk(parsed: ast.AST, inside: str = "") -> Iterator[tuple[ast.AST, str]]:
             yield from _walk(node, f"{inside}{node.name}" if inside.endswith(".") or not inside else inside)
         else:
             yield from _walk(node, inside)
-
-
-def _imports(node: ast.ImportFrom, importer: str, tree: Tree, module: str, name: str) -> bool:
-    source = node.module or ""
-    if node.level:
-        package = importer if tree.is_package(importer) else importer.rpartition(".")[0]
-        for _ in range(node.level - 1):
-            package = package.rpartition(".")[0]
-        source = f"{package}.{source}".rstrip(".")
-    return source == module and any(alias.name == name for alias in node.names)

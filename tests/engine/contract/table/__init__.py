@@ -6,7 +6,7 @@ source, decide what the plugin must do, then change the row.
 
 from __future__ import annotations
 
-from tests.engine.contract.table import allocator, ascend, cpu, http, startup, workers
+from tests.engine.contract.table import allocator, ascend, config, cpu, http, startup, workers
 
 TABLE = (
     *allocator.ROWS,
@@ -15,4 +15,5 @@ TABLE = (
     *http.ROWS,
     *cpu.ROWS,
     *ascend.ROWS,
+    *config.ROWS,
 )

