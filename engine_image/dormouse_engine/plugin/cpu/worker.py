@@ -127,6 +127,11 @@ class SleepingCPUWorker(_base):  # type: ignore[misc]  # vLLM is not there when 
         self._memory.require_weights("save_sharded_state")
         super().save_sharded_state(*args, **kwargs)
 
+    def save_tensorized_model(self, *args: Any, **kwargs: Any) -> None:
+        """Write the weights to disk in another format."""
+        self._memory.require_weights("save_tensorized_model")
+        super().save_tensorized_model(*args, **kwargs)
+
     def _deepest(self) -> tuple[Deepest, str]:
         if self._moved.left_behind:
             return "Offloaded", f"{self._moved.left_behind} bytes of its weights are out of a reload's reach"
