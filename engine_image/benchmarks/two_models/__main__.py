@@ -67,7 +67,9 @@ def _run(chosen: argparse.Namespace, file: Path, scratch: Path) -> int:
     except Exception as failure:  # noqa: BLE001 - it stands in the record; the file must be written all the same
         say(f"the story ended early: {failure!r}"[:2000])
     if chosen.rehearse:
-        record.claim("both together never held more than the device has", right=over_capacity(scratch) == 0)
+        violations = over_capacity(scratch)
+        record.fact(over_capacity=violations)
+        record.claim("both together never held more than the device has", right=violations == 0)
     told = figures.conclude(record.data, story.tally) if story is not None else {"goals": {}}
     write(file, {**head, **told, **record.data})
     for name, goal in told["goals"].items():

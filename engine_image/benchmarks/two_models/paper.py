@@ -1,24 +1,26 @@
-"""The rehearsal's device: a CPU engine holds no device memory, so it writes into books what a GPU's engine would hold.
+"""The rehearsal's device: a CPU engine holds no device memory, so its workers claim what a GPU's engine would hold.
 
-The books are the stand-in engine's, a file that all engines of a device share. What stands there follows what the
-guard knows to be resident, so the operator sees two engines that fit only one at a time, and a step out of order
-(a wake before the neighbour's sleep) is counted as over capacity.
+The books are the stand-in engine's, a file that all engines of a device share. What is written there follows what the
+worker's own arenas hold, so the operator sees two engines that fit only one at a time, and a step out of order (a wake
+before the neighbour's sleep) is counted as over capacity.
+
+It comes into vLLM as a general plugin, by `plugins`, and only where PAPER_DEVICE names the books.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.two_models.rehearsal import FILE
-from dormouse_engine.guard import DeviceMemory, Guard
-from dormouse_engine.standin.device import FileBooks, owner_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Mapping
 
-    from dormouse_engine.guard.asgi import App
+    from dormouse_engine.facts.model import DeviceFacts, TagFacts
+    from dormouse_engine.standin.device import FileBooks
 
 GIB: Final = 2**30
 TOTAL: Final = 139 * GIB
@@ -26,39 +28,37 @@ SIZES: Final = {"weights": 31 * GIB, "kv_cache": 70 * GIB}
 RESIDUAL: Final = 2 * GIB
 
 
-class PaperGuard(Guard):
-    """The guard, measuring the books in the file that PAPER_DEVICE names."""
+def register() -> None:
+    """Let every worker of this process tell of the paper device; may run again."""
+    from dormouse_engine.facts.model import WorkerFacts  # noqa: PLC0415 - quick where nothing is rehearsed
+    from dormouse_engine.standin.device import FileBooks, owner_key  # noqa: PLC0415 - as above
 
-    def __init__(self, app: App) -> None:
-        """Put it in front of `app`."""
-        super().__init__(app, probe=PaperProbe(Path(os.environ[FILE]), self._resident))
+    if FILE not in os.environ or hasattr(WorkerFacts.as_json, "plain"):
+        return
+    books, plain = FileBooks(Path(os.environ[FILE]), "PAPER-0", TOTAL), WorkerFacts.as_json
 
-    def _resident(self) -> Collection[str]:
-        return self._stage.machine.facts.resident
+    def as_json(facts: WorkerFacts) -> dict[str, Any]:
+        told = plain(facts)
+        told["tags"] = {name: {**tag, "bytes": SIZES.get(name, 0)} for name, tag in told["tags"].items()}
+        told["device"] = asdict(hold(books, owner_key("paper"), facts.tags))
+        return told
+
+    as_json.plain = plain  # type: ignore[attr-defined]  # the mark that it is in place
+    WorkerFacts.as_json = as_json  # type: ignore[method-assign,assignment]
 
 
-class PaperProbe:
-    """What the guard asks; each look writes first what this engine holds by now."""
+def hold(books: FileBooks, owner: str, tags: Mapping[str, TagFacts]) -> DeviceFacts:
+    """Write into the books what an engine with these tags would hold; returns the device as it then is."""
+    from dormouse_engine.facts.model import DeviceFacts  # noqa: PLC0415 - see above
 
-    def __init__(self, file: Path, resident: Callable[[], Collection[str]]) -> None:
-        self._books = FileBooks(file, "PAPER-0", TOTAL)
-        self._owner = owner_key("paper")
-        self._resident = resident
-
-    def facts(self) -> None:
-        """Ask nobody."""
-
-    def devices(self) -> Sequence[DeviceMemory]:
-        """Return the one device."""
-        held = {"residual": RESIDUAL, **{tag: SIZES[tag] for tag in self._resident() if tag in SIZES}}
-        with self._books.open() as state:
-            state.owners[self._owner] = held
-            return [DeviceMemory(state.uuid, state.total, max(0, state.free), sum(held.values()))]
-
-    def tags(self) -> dict[str, int]:
-        """Return what the pool would hold."""
-        return dict(SIZES)
-
-    def backup_bytes(self) -> int | None:
-        """Return nothing: what the engine really keeps is not on paper."""
-        return None
+    held = {"residual": RESIDUAL}
+    held |= {name: SIZES[name] for name, tag in tags.items() if name in SIZES and tag.state == "resident"}
+    with books.open() as state:
+        state.owners[owner] = held
+        return DeviceFacts(
+            uuid=state.uuid,
+            total=state.total,
+            free=max(0, state.free),
+            process=sum(held.values()),
+            process_source="nvml",
+        )
