@@ -1,0 +1,191 @@
+"""What a sleeping engine leaves on the device, cut by cut: bytes, whose they are, and what a cut costs.
+
+``` shell
+PYTHONPATH=engine_image:$PYTHONPATH python -m benchmarks.residual --out results
+```
+
+Each choice of cuts is a process: `stock` (vLLM's own allocator), `none`, one cut alone, `all`. Eager ones have few
+layers, because layers change nothing there; those with graphs have all, because every layer has graphs. Writes
+`residual.json`: per choice the device's used bytes (with a bare context, awake, asleep), torch's segments outside the
+pool by the place that allocated them, and seconds of the first and later sleeps and wakes. At the very end a process
+also tries what shrinking the driver's stack for local memory would give back, and uses the device no more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import ctypes
+import importlib
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import children, environment, inside
+from benchmarks.common.engine import Setting
+from benchmarks.common.say import GIB, gib, say
+from benchmarks.common.shapes import QWEN3_32B, prompts
+
+EAGER = ("stock", "none", "buffers", "workspaces", "sampling", "all")
+GRAPHS = ("stock", "none", "graphs", "all")
+CYCLES = 3
+STACK, STACKS = 0, (1024, 512, 256)  # CU_LIMIT_STACK_SIZE, and bytes to try
+NOT_A_PLACE = ("/torch/", "/contextlib.py", "/benchmarks/", "/dormouse_")
+
+
+def main() -> None:
+    """Run every choice, or be the process of one."""
+    options = argparse.ArgumentParser(prog="benchmarks.residual", description=__doc__)
+    options.add_argument("--out", type=Path, required=True)
+    options.add_argument("--eager", default=",".join(EAGER), help="choices without graphs")
+    options.add_argument("--graphs", default=",".join(GRAPHS), help="choices with graphs")
+    options.add_argument("--layers", type=int, default=4, help="of the eager ones")
+    options.add_argument("--graph-layers", type=int, default=QWEN3_32B.layers)
+    options.add_argument("--kv-gib", type=float, default=4)
+    options.add_argument("--seconds", type=float, default=550, help="start no process after this")
+    options.add_argument("--one", help=argparse.SUPPRESS)
+    given = options.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    if given.one:
+        record: dict[str, Any] = {}
+        try:
+            measure(given, given.one.startswith("graphs "), record)
+        finally:
+            (given.out / "one.json").write_text(json.dumps(record), encoding="utf-8")
+        return
+    told: dict[str, Any] = {}
+    wanted = [f"eager {name}" for name in given.eager.split(",") if name]
+    wanted += [f"graphs {name}" for name in given.graphs.split(",") if name]
+    for choice in wanted:
+        told[choice] = (
+            run(choice, given) if time.monotonic() - BEGIN < given.seconds else {"error": "no time"}
+        )
+        (given.out / "residual.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+
+
+def run(choice: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Be the parent of one choice's process; returns what it wrote and how it ended."""
+    say(f"== {choice}")
+    cuts = choice.split()[1]
+    (given.out / "one.json").unlink(missing_ok=True)
+    variables = environment.for_engine("stock" if cuts == "stock" else "dormouse", given.out, rehearsal=False)
+    variables["DORMOUSE_RESIDUAL"] = "none" if cuts == "stock" else cuts
+    command = [sys.executable, "-m", "benchmarks.residual", *sys.argv[1:], "--one", choice]
+    ended = children.run(command, variables, given.out / f"residual-{choice.replace(' ', '-')}.log", 180)
+    try:
+        written = json.loads((given.out / "one.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        written = {}
+    return {**written, **ended}
+
+
+def measure(given: argparse.Namespace, graphs: bool, record: dict[str, Any]) -> None:  # noqa: FBT001 - one of two modes
+    """Start the engine, sleep and wake, and note everything in `record`."""
+    torch = importlib.import_module("torch")
+    torch.cuda.init()
+    record["used by a bare context"] = used(torch)
+    torch.cuda.memory._record_memory_history("state", stacks="python")  # noqa: SLF001 - there is no other
+    shape = QWEN3_32B.with_layers(given.graph_layers if graphs else given.layers)
+    model = shape.write(given.out / shape.name)
+    setting = Setting(shape=shape, model=model, kv_bytes=int(given.kv_gib * GIB), graphs=graphs)
+    vllm = importlib.import_module("vllm")
+    engine = vllm.LLM(**setting.arguments())
+    record |= {"vllm": vllm.__version__, "torch": torch.__version__, "device": torch.cuda.get_device_name()}
+    asked = [{"prompt_token_ids": each} for each in prompts(shape.vocabulary, 8, 128)]
+    greedy = vllm.SamplingParams(temperature=0.0, max_tokens=16, ignore_eos=True, detokenize=False)
+    # Some sampled ones too, so that the sampler has made all its buffers.
+    sampled = vllm.SamplingParams(temperature=0.8, top_k=50, top_p=0.9, max_tokens=4, detokenize=False)
+
+    def answer() -> list[list[int]]:
+        return [list(each.outputs[0].token_ids) for each in engine.generate(asked, greedy, use_tqdm=False)]
+
+    engine.generate(asked, sampled, use_tqdm=False)
+    expected = answer()
+    record |= {"awake": inside.reading(None), "sleep": [], "wake": [], "first answer": [], "same answer": []}
+    for cycle in range(CYCLES):
+        record["sleep"].append(timed(torch, lambda: engine.sleep(level=1)))
+        if cycle == 0:
+            record["asleep"] = inside.reading(None)
+            record["outside the pool"] = outside(torch)
+            report(record)
+        record["wake"].append(timed(torch, engine.wake_up))
+        begin = time.perf_counter()
+        record["same answer"].append(answer() == expected)
+        record["first answer"].append(time.perf_counter() - begin)
+    engine.sleep(level=1)
+    record["asleep at the end"] = inside.reading(None)
+    record["after a smaller stack"] = {size: shrink(torch, size) for size in STACKS}
+    say(f"{record['sleep']=} {record['wake']=} {record['same answer']=} {record['after a smaller stack']=}")
+
+
+def used(torch: Any) -> int:
+    """Return the bytes of the device that anybody uses."""
+    free, total = torch.cuda.mem_get_info()
+    return int(total - free)
+
+
+def outside(torch: Any) -> dict[str, Any]:
+    """Return the bytes that torch holds outside any sleeping pool: used ones by place, and those that nobody uses."""
+    allocator = importlib.import_module("vllm.device_allocator.cumem").CuMemAllocator.get_instance()
+    pool = getattr(allocator, "pool", None)
+    sleeping = set(getattr(allocator, "pointer_to_data", ()))
+    places: collections.Counter[str] = collections.Counter()
+    unused = segments = 0
+    for segment in torch.cuda.memory_snapshot():
+        if segment["address"] in sleeping or (pool is not None and in_pool(pool, segment["address"])):
+            continue
+        segments += segment["total_size"]
+        for block in segment["blocks"]:
+            if block["state"] == "inactive":
+                unused += block["size"]
+            else:
+                places[place(block.get("frames", []))] += block["size"]
+    return {"segments": segments, "unused": unused, "places": dict(places.most_common(25))}
+
+
+def in_pool(pool: Any, address: int) -> bool:
+    """Tell whether `address` begins one of the pool's segments."""
+    try:
+        return bool(pool.size_of(address))
+    except ValueError:
+        return False
+
+
+def place(frames: list[dict[str, Any]]) -> str:
+    """Name the innermost frames that are nobody's plumbing."""
+    known = [each for each in frames if not any(part in each["filename"] for part in NOT_A_PLACE)]
+    shown = [f"{'/'.join(Path(each['filename']).parts[-2:])}:{each['line']} {each['name']}" for each in known]
+    return " < ".join(shown[:3]) or "unknown"
+
+
+def timed(torch: Any, action: Any) -> float:
+    """Do it between idle devices; returns seconds."""
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    action()
+    torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
+def shrink(torch: Any, size: int) -> int:
+    """Set the bytes of stack per thread; returns what is used after it, or the driver's error below 0."""
+    code = int(ctypes.CDLL("libcuda.so.1").cuCtxSetLimit(STACK, ctypes.c_size_t(size)))
+    return -code if code else used(torch)
+
+
+def report(record: dict[str, Any]) -> None:
+    """Print what one looks for first."""
+    left = record["outside the pool"]
+    say(
+        f"asleep {gib(record['asleep']['device']['used'])}, bare context {gib(record['used by a bare context'])}, "
+        f"torch outside {gib(left['segments'])} of which unused {gib(left['unused'])}"
+    )
+    for where, size in left["places"].items():
+        say(f"    {size / 2**20:8.1f} MiB {where}")
+
+
+BEGIN = time.monotonic()
+if __name__ == "__main__":
+    main()
