@@ -97,13 +97,10 @@ def conclude(sides: Mapping[str, Any]) -> dict[str, Any]:
         name: {**results.figures(side), "growth": _growth(side.get("cycles", []))}
         for name, side in sides.items()
     }
-    goals: dict[str, Any] = {}
-    if "ours" in sides:
-        growth = told["ours"]["growth"]
-        goals = results.claims(sides["ours"]) | {
-            f"growth: {name}": at_most(allowed, growth[name]) for name, allowed in TOLERATED.items()
-        }
-    return {"goals": goals, **told}
+    ours = results.ours(sides)
+    growth = _growth([] if ours is None else ours.get("cycles", []))
+    goals = {f"growth: {name}": at_most(allowed, growth[name]) for name, allowed in TOLERATED.items()}
+    return {"goals": results.claims(ours) | goals, **told}
 
 
 def _growth(cycles: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:

@@ -92,8 +92,7 @@ def conclude(sides: Mapping[str, Any]) -> dict[str, Any]:
         }
         for name, side in sides.items()
     }
-    ours = told.get("ours") or told.get("ours-eager") or {"claims": {}}
-    return {"goals": ours["claims"], **told}
+    return {"goals": results.claims(results.ours(sides)), **told}
 
 
 ROW = Row(name="pressure", sides=BOTH, seconds=180, setting=setting, measure=measure, conclude=conclude)

@@ -67,7 +67,7 @@ def _name(rate: int) -> str:
 
 def conclude(sides: Mapping[str, Any]) -> dict[str, Any]:
     """Compare the quiet turns with the others."""
-    ours = sides.get("ours") or sides.get("ours-eager")
+    ours = results.ours(sides)
     if ours is None:
         return {"goals": {}}
     quiet = results.middle(ours, QUIET)

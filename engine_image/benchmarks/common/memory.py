@@ -71,7 +71,10 @@ def nvml() -> Iterator[Any | None]:
 
 def _device(library: Any, handle: Any) -> dict[str, Any]:
     counted = library.nvmlDeviceGetMemoryInfo(handle)
-    running = library.nvmlDeviceGetComputeRunningProcesses(handle)
+    try:
+        running = library.nvmlDeviceGetComputeRunningProcesses(handle)
+    except library.NVMLError:  # not everywhere is a container told of processes
+        running = []
     return {
         "uuid": library.nvmlDeviceGetUUID(handle),
         "used": counted.used,

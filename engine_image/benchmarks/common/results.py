@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+def ours(sides: Mapping[str, Any]) -> Any | None:
+    """Return our side, also where a row was measured beside another one whose sides are named by their mode."""
+    return sides.get("ours") or sides.get("ours-eager")
+
+
 def figures(side: Mapping[str, Any]) -> dict[str, Any]:
     """Sum up every figure of a side."""
     return {name: summary(values) for name, values in side["figures"].items()}

@@ -99,6 +99,8 @@ def main(row: Row, about: str | None, arguments: Sequence[str] | None = None) ->
     """Run the command of a row, or one side of it; the exit code is 1 where ours failed or missed a goal."""
     asked = _parse(row, about, arguments)
     rows = [row, *(importlib.import_module(f"benchmarks.{name}").ROW for name in asked.beside)]
+    if asked.seconds is None:
+        asked.seconds = sum(each.seconds for each in rows)
     if asked.side:
         children.end_with_parent()
         run = _run(asked, asked.scratch)
@@ -237,7 +239,7 @@ def _parse(row: Row, about: str | None, arguments: Sequence[str] | None) -> argp
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{row.name}", description=about)
     names = [side.name for side in row.sides]
     parser.add_argument("--out", type=Path, required=True, help="folder for the result")
-    parser.add_argument("--seconds", type=float, default=row.seconds, help="bound on time, for all sides")
+    parser.add_argument("--seconds", type=float, help="bound on time, for all sides and rows")
     parser.add_argument("--sides", type=_words(names), default=[], help=",".join(names))
     parser.add_argument("--with", dest="beside", type=_words(_ROWS), default=[], help=",".join(_ROWS))
     parser.add_argument("--cycles", type=int, help="another number of cycles")

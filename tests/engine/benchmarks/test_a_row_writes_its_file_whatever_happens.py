@@ -1,0 +1,70 @@
+"""A row's command, where no engine can start: its file is there all the same and says why."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from benchmarks.common import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A folder that is enough for a rehearsal to begin; there is no vLLM here to go on with it."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"vocab_size": 2048}))
+    return folder
+
+
+def command(words: Sequence[str], out: Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "engine_image")}
+    run = [sys.executable, "-m", *words, "--out", str(out)]
+    return subprocess.run(run, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_side_that_cannot_start_stands_in_every_row_s_file(model: Path, tmp_path: Path) -> None:
+    ended = command(
+        ["benchmarks.cycles", "--with", "pressure", "--sides", "ours", "--rehearse", str(model)], tmp_path
+    )
+    assert ended.returncode == 1
+    cycles, pressure = (result(tmp_path, row) for row in ("cycles", "pressure"))
+    side = cycles["sides"]["ours"]
+    assert side["error"]["type"] == "builtins.ModuleNotFoundError"
+    assert side["error"]["doing"] == "import vllm"
+    assert side["process"]["exit"] == 1
+    assert any("No module named 'vllm'" in line for line in side["process"]["log"])
+    assert pressure["sides"]["ours"]["error"] == "it was never begun"
+    assert cycles["rehearsal"] is True
+    assert cycles["machine"]["host_bytes"] > 0
+    assert "benchmarks.cycles" in cycles["command"]
+
+
+def test_a_side_that_does_not_exist_is_refused(model: Path, tmp_path: Path) -> None:
+    ended = command(["benchmarks.offline", "--sides", "theirs", "--rehearse", str(model)], tmp_path)
+    assert ended.returncode == 2
+    assert "'theirs' is not one of ours-eager" in ended.stderr
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_every_side_says_which_allocator_it_wants_and_hides_the_engine_s_chatter(tmp_path: Path) -> None:
+    for allocator in ("dormouse", "stock"):
+        variables = environment.for_engine(allocator, tmp_path, rehearsal=False)
+        assert variables["DORMOUSE_ALLOCATOR"] == allocator
+        assert variables["VLLM_LOGGING_STREAM"] == "ext://sys.stderr"
+        assert variables["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT / "engine_image")
+
+
+def result(out: Path, row: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / f"{row}.json").read_text())
+    return found

@@ -1,0 +1,53 @@
+"""A side's process ends in time, with all that it started."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.common import children
+
+LONG = 60
+
+
+def test_a_good_end_is_told_without_a_log(tmp_path: Path) -> None:
+    told = children.run([sys.executable, "-c", ""], os.environ, tmp_path / "log", LONG)
+    assert told["exit"] == 0
+    assert told["out_of_time"] is False
+    assert "log" not in told
+
+
+def test_of_a_bad_end_the_log_s_last_lines_are_kept(tmp_path: Path) -> None:
+    told = children.run([sys.executable, "-c", "raise SystemExit('why')"], os.environ, tmp_path / "log", LONG)
+    assert told["exit"] == 1
+    assert told["log"] == ["why"]
+
+
+def test_one_that_takes_too_long_is_ended_with_its_children(tmp_path: Path) -> None:
+    number = tmp_path / "grandchild"
+    # The grandchild does not mind being asked to end, as an engine's worker that hangs in a driver.
+    grandchild = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    program = (
+        "import pathlib, subprocess, sys, time\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {grandchild!r}])\n"
+        f"pathlib.Path({str(number)!r}).write_text(str(child.pid))\n"
+        "time.sleep(60)\n"
+    )
+    begin = time.monotonic()
+    told = children.run([sys.executable, "-c", program], os.environ, tmp_path / "log", 2.0)
+    assert told["out_of_time"] is True
+    assert told["exit"] < 0
+    assert time.monotonic() - begin < 20
+    assert gone(int(number.read_text()))
+
+
+def gone(pid: int) -> bool:
+    """Whether a process ended; one that nobody has waited for counts as ended."""
+    for _ in range(100):
+        status = Path(f"/proc/{pid}/stat")
+        if not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False
