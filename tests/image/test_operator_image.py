@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.dockerfile import Stage, build, ignored, instructions
+from tests.image.dockerfile import Plain, Stage, ignored
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "operator" / "Dockerfile"
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    return build(DOCKERFILE, ROOT, tmp_path_factory.mktemp("image"))
+    return Plain(ROOT, tmp_path_factory.mktemp("image")).build(DOCKERFILE)
 
 
 def _start(image: Stage, *command: str) -> str:
@@ -58,12 +58,6 @@ def test_nothing_that_installs_packages_is_left(image: Stage) -> None:
 
 def test_the_user_is_a_number_and_not_root(image: Stage) -> None:
     assert re.fullmatch(r"[1-9][0-9]*:[1-9][0-9]*", image.user)
-
-
-def test_no_base_and_no_registry_is_written_down() -> None:
-    steps = instructions(DOCKERFILE.read_text())
-    assert {rest.split()[0] for word, rest in steps if word == "FROM"} == {"${BASE}"}
-    assert ("ARG", "BASE") in steps
 
 
 @pytest.mark.parametrize(
