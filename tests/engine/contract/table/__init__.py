@@ -6,7 +6,7 @@ source, decide what the plugin must do, then change the row.
 
 from __future__ import annotations
 
-from tests.engine.contract.table import allocator, ascend, config, cpu, http, startup, workers
+from tests.engine.contract.table import allocator, ascend, config, cpu, http, residual, startup, workers
 
 TABLE = (
     *allocator.ROWS,
@@ -16,4 +16,5 @@ TABLE = (
     *cpu.ROWS,
     *ascend.ROWS,
     *config.ROWS,
+    *residual.ROWS,
 )

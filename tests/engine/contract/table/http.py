@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from tests.engine.contract.rows import LATER, V23, Header, Missing, Row, Signature, Steps
+from tests.engine.contract.rows import LATER, V23, Exists, Header, Missing, Row, Signature, Steps
 
 SLEEP = "vllm.entrypoints.serve.dev.sleep.api_router"
 RPC = "vllm.entrypoints.serve.dev.rpc.api_router"
+ENTRY = "vllm.entrypoints.launchers.api_server.entry"
+CORE = "vllm.v1.engine.core"
 
 BUILD = (
     "for middleware in args.middleware:",
@@ -136,5 +138,64 @@ ROWS: tuple[Row, ...] = (
             "{'results': response}",
         ),
         why="the body's keys and the answer's",
+    ),
+    # ── one API server ──────────────────────────────────────────────────────────────────────────────────
+    Steps(
+        "vllm.entrypoints.openai.api_server",
+        "build_async_engine_client",
+        ("engine_args._api_process_count = client_config.get('client_count', 1)",),
+        versions=(V23,),
+        why="a server's own configuration says how many there are: the guard refuses to be one of several",
+    ),
+    Steps(
+        ENTRY,
+        "build_async_engine_client",
+        ("engine_args._api_process_count = client_config.get('client_count', 1)",),
+        versions=LATER,
+        why="a server's own configuration says how many there are: the guard refuses to be one of several",
+    ),
+    Exists(
+        "vllm.config.parallel", "ParallelConfig._api_process_count", why="where the guard reads that number"
+    ),
+    Steps(
+        "vllm.entrypoints.openai.api_server",
+        "init_app_state",
+        ("vllm_config = engine_client.vllm_config", "state.vllm_config = vllm_config"),
+        versions=(V23,),
+        why="the guard finds it at the application that the lifespan names",
+    ),
+    Steps(
+        "vllm.entrypoints.launchers.api_server.app_state",
+        "init_app_state",
+        ("vllm_config = engine_client.vllm_config", "state.vllm_config = vllm_config"),
+        versions=LATER,
+        why="the guard finds it at the application that the lifespan names",
+    ),
+    Steps(
+        "vllm.entrypoints.openai.api_server",
+        "build_and_serve",
+        ("await init_app_state(", "return await serve_http("),
+        versions=(V23,),
+        why="it is there before the lifespan begins",
+    ),
+    Steps(
+        ENTRY,
+        "build_and_serve",
+        ("await init_app_state(", "return await serve_http("),
+        versions=LATER,
+        why="it is there before the lifespan begins",
+    ),
+    # ── after a sleep that failed ───────────────────────────────────────────────────────────────────────
+    Steps(
+        CORE,
+        "EngineCore.is_sleeping",
+        ("return self.is_scheduler_paused() or self.model_executor.is_sleeping",),
+        why="true after a sleep that raised in a worker, whether anything sleeps or not",
+    ),
+    Steps(
+        CORE,
+        "EngineCore.wake_up",
+        ("if tags is None or tags:", "self.model_executor.wake_up(tags)", "self.resume_scheduler()"),
+        why="without tags it resumes an engine whose executor believes to be awake, and touches no worker",
     ),
 )

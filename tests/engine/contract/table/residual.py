@@ -113,6 +113,32 @@ ROWS: tuple[Row, ...] = (
         versions=OLD,
         why="without registration it goes through the buffer",
     ),
+    Signature(
+        V1,
+        "GPUModelRunner._warmup_and_capture",
+        "(self, desc, cudagraph_runtime_mode, profile_seq_lens=None, allow_microbatching=False, num_warmups=None)",
+        versions=OLD,
+        why="wrapped: the stream of captures is current there, and nothing is captured yet",
+    ),
+    Steps(
+        "vllm.v1.worker.gpu.cudagraph_utils",
+        "CudaGraphManager.capture",
+        (
+            "with graph_capture(device=self.device):",
+            "create_forward_fn(desc, warmup=True)",
+            "forward_fn(CUDAGraphMode.NONE)",
+            "with torch.cuda.graph(graph, self.pool):",
+        ),
+        versions=OLD,
+        why="its first argument is called on the stream of captures, before anything runs there",
+    ),
+    Signature(
+        "vllm.v1.worker.gpu.cudagraph_utils",
+        "CudaGraphManager.capture",
+        "(self, create_forward_fn, progress_bar_desc='Capturing CUDA graphs')",
+        versions=OLD,
+        why="wrapped by this signature",
+    ),
     # ── workspaces ──────────────────────────────────────────────────────────────────────────────────────
     Signature(
         WORKSPACE,
