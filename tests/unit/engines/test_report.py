@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +47,12 @@ def test_everything_of_the_contract_is_read() -> None:
     assert (seen.tags, seen.backup) == ({"weights": 3, "kv_cache": 2}, 3)
     assert seen.last_transition == LastTransition("sleep", 0.5, {"drain": 0.1}, "drain_timeout: busy", 4.0)
     assert (seen.max_wait_seconds, seen.fault) == (120.0, "engine_unreachable: frozen")
+
+
+def test_the_report_on_the_reference_page_is_read() -> None:
+    page = (Path(__file__).parents[3] / "docs/reference/engine-contract.md").read_text()
+    seen = read_report(json.loads(page.split("```json")[1].split("```")[0]), "n")
+    assert (seen.tier, seen.serves, seen.tags) == (Tier.AWAKE, ("qwen3",), {"weights": 0, "kv_cache": 0})
 
 
 def test_waiting_for_requests_in_flight_is_no_hanging() -> None:
