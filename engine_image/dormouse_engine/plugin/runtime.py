@@ -6,7 +6,7 @@ a vocabulary of 152,000 the counts for penalties alone are 0.6 GiB.
 | cut | what | where it goes |
 |---|---|---|
 | `buffers` | tensors made with the model runner | tag `runtime`: offloaded, and copied back at each wake |
-| `workspaces` | cuBLAS's workspace of the worker's stream | the same |
+| `workspaces` | cuBLAS's workspaces of the worker's stream and (0.23) the one of captures | the same |
 | `scratch` | FlashInfer's workspaces, which must keep their zeros | the same |
 | | workspaces of attention and experts (0.23; later versions do it) | tag `workspace`: dropped |
 | `sampling` | buffers that the sampler caches | freed before a sleep; the next request makes them again |
@@ -22,52 +22,38 @@ immediate (and slow) free never runs there either.
 Never in the pool: what other processes or network cards are told the address of, such as buffers of custom all-reduce,
 of NCCL and of symmetric memory. They are made before the model runner, or by allocators of their own.
 
-`DORMOUSE_RESIDUAL` chooses: `all` (default), `none`, or names with commas between. A cut whose places an engine does
-not have as expected is left out, with a warning: that memory stays where it was, and nothing else changes.
+`DORMOUSE_RESIDUAL` chooses (`cuts`). A cut whose places an engine does not have as expected is left out, with a
+warning: that memory stays where it was, and nothing else changes.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
-import os
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import dormouse_native.torch
 from dormouse_engine.plugin import graphs
+from dormouse_engine.plugin.cuts import chosen
 from dormouse_engine.plugin.hooks import Hook, install, takes
 from dormouse_engine.plugin.imports import when_imported
 from dormouse_engine.plugin.log import LOG
-from dormouse_engine.plugin.settings import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from dormouse_engine.plugin.versions import Engine
 
-CUTS: Final = ("buffers", "workspaces", "scratch", "sampling", "graphs")
+__all__ = ["chosen", "take", "worker_hooks"]
+
 RUNTIME: Final = "runtime"
 WORKSPACE: Final = "workspace"
 _WORKER: Final = "vllm.v1.worker.gpu_worker"
 _RUNNERS: Final = {False: "vllm.v1.worker.gpu_model_runner", True: "vllm.v1.worker.gpu.model_runner"}
 _FLASHINFER: Final = "vllm.v1.attention.backends.flashinfer"
 _SAMPLER: Final = "vllm.v1.sample.ops.topk_topp_triton"
-
-
-def chosen(environ: Mapping[str, str] | None = None) -> frozenset[str]:
-    """Read `DORMOUSE_RESIDUAL`; raises SettingsError for a name that is no cut."""
-    raw = (os.environ if environ is None else environ).get("DORMOUSE_RESIDUAL") or "all"
-    if raw in {"all", "none"}:
-        return frozenset(CUTS if raw == "all" else ())
-    names = [name.strip() for name in raw.split(",")]
-    unknown = sorted(set(names) - set(CUTS))
-    if unknown:
-        raise SettingsError(
-            f"DORMOUSE_RESIDUAL={raw!r} is not usable: say all, none, or names of {', '.join(CUTS)} with commas between"
-        )
-    return frozenset(names)
 
 
 def worker_hooks(engine: Engine, cuts: frozenset[str]) -> list[Hook]:
@@ -106,7 +92,8 @@ def take(config: Any, runner: str, engine: Engine, cuts: frozenset[str]) -> None
     if "buffers" in cuts:
         _set("buffers", [Hook(runner, builder, _in_runtime, takes(*_MADE_OF), name="buffers")])
     if "workspaces" in cuts:
-        _set("workspaces", [Hook(runner, builder, _primes, takes(*_MADE_OF), name="workspaces")])
+        begin = Hook(runner, builder, _primes, takes(*_MADE_OF), name="workspaces")
+        _set("workspaces", [begin, _CAPTURES[runner]] if old else [begin])
     if "scratch" in cuts:
         if old:
             _set("scratch", [_GROWS])
@@ -163,14 +150,65 @@ def _primes(original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def build(self: Any, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
-        torch = importlib.import_module("torch")
-        # torch gets cuBLAS a workspace for each stream, with the first product on it, and keeps it.
-        with _pool(RUNTIME):
-            one = torch.zeros(16, 16, dtype=torch.float16, device=self.device)
-            torch.mm(one, one)
-            torch.nn.functional.linear(one, one, one[0])
+        _prime(self.device)
 
     return build
+
+
+def _primes_captures(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def warm_up_and_capture(self: Any, *args: Any, **kwargs: Any) -> Any:
+        _prime(self.device)
+        return original(self, *args, **kwargs)
+
+    return warm_up_and_capture
+
+
+def _primes_forwards(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def capture(self: Any, create_forward_fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        @functools.wraps(create_forward_fn)
+        def create(*inner: Any, **named: Any) -> Any:
+            _prime(self.device)  # the stream of captures is current only here
+            return create_forward_fn(*inner, **named)
+
+        return original(self, create, *args, **kwargs)
+
+    return capture
+
+
+_CAPTURES: Final = {
+    _RUNNERS[False]: Hook(
+        _RUNNERS[False],
+        "GPUModelRunner._warmup_and_capture",
+        _primes_captures,
+        takes("self", "desc"),
+        optional=True,
+        name="workspaces",
+    ),
+    _RUNNERS[True]: Hook(
+        "vllm.v1.worker.gpu.cudagraph_utils",
+        "CudaGraphManager.capture",
+        _primes_forwards,
+        takes("self", "create_forward_fn"),
+        optional=True,
+        name="workspaces",
+    ),
+}
+_primed: set[tuple[str, int]] = set()
+
+
+def _prime(device: Any) -> None:
+    """Let torch get cuBLAS its workspace for the current stream from the pool: it does with the first product."""
+    torch = importlib.import_module("torch")
+    stream = (str(device), int(torch.cuda.current_stream().cuda_stream))
+    if stream in _primed:
+        return
+    _primed.add(stream)
+    with _pool(RUNTIME):
+        one = torch.zeros(16, 16, dtype=torch.float16, device=device)
+        torch.mm(one, one)
+        torch.nn.functional.linear(one, one, one[0])
 
 
 def _grows(original: Callable[..., Any]) -> Callable[..., Any]:

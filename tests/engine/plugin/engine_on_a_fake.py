@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import dormouse_native
 import dormouse_native.torch
-from dormouse_engine.plugin import allocator, hooks
+from dormouse_engine.plugin import allocator, hooks, runtime
 from native.tests.shared.fake_torch import FakeTorch
 
 if TYPE_CHECKING:
@@ -33,12 +33,15 @@ class FakeEngine:
         self.torch: Any = FakeTorch(DEVICE)
         self.pool: Pool = dormouse_native.pool("host", DEVICE, capacity=256 * MIB)
         self.all_reduced: list[dict[str, Any]] = []
-        self.workspace_of_cublas = False
+        self.stream = 0
+        self.workspaces_of_cublas: set[int] = set()
         monkeypatch.setitem(sys.modules, "torch", self.torch)
         monkeypatch.setattr(allocator.PoolAllocator, "instance", allocator.PoolAllocator(self.pool))
         monkeypatch.setattr(hooks, "_done", set())
         monkeypatch.setattr(dormouse_native.torch, "_kept", {})
+        monkeypatch.setattr(runtime, "_primed", set())
         dormouse_native.torch.allocator.cache_clear()
+        self.torch.cuda.current_stream = lambda: SimpleNamespace(cuda_stream=self.stream)
         vars(self.torch).update(
             accelerator=SimpleNamespace(empty_cache=self.torch.empty_cache),
             float16="float16",
@@ -85,9 +88,9 @@ class FakeEngine:
         return self.torch.allocate(mib * MIB, None if pool is None else pool[1])
 
     def _product(self) -> None:
-        if not self.workspace_of_cublas:
+        if self.stream not in self.workspaces_of_cublas:
             self.allocate(32)
-            self.workspace_of_cublas = True
+            self.workspaces_of_cublas.add(self.stream)
 
     def _modules(self) -> dict[str, dict[str, Any]]:  # noqa: C901 - many small classes
         engine = self
@@ -109,13 +112,39 @@ class FakeEngine:
 
             def capture_model(self) -> int:
                 self.hidden_states = engine.allocate(2)
-                engine.torch.free(engine.allocate(16, Platform().get_global_graph_pool()))
+                engine.stream = 7
+                if type(self).__module__ == RUNNER_V2:
+                    manager = CudaGraphManager()
+                    manager.device = self.device
+                    manager.capture(self.create_forward_fn)
+                else:
+                    self._warmup_and_capture("a batch")
+                engine.stream = 0
                 return 16
+
+            def _warmup_and_capture(self, desc: Any) -> None:
+                assert desc
+                self.create_forward_fn(desc, warmup=True)
+                engine.torch.free(engine.allocate(16, Platform().get_global_graph_pool()))
+
+            def create_forward_fn(self, desc: Any, *, warmup: bool) -> str:
+                assert engine.stream
+                assert warmup
+                engine.torch.mm()
+                return str(desc)
 
             def profile_cudagraph_memory(self) -> int:
                 throwaway = engine.torch.cuda.MemPool()
                 engine.torch.free(engine.allocate(16, throwaway.id))
                 return 16
+
+        class CudaGraphManager:
+            device: Any
+
+            def capture(self, create_forward_fn: Any, progress_bar_desc: str = "") -> None:
+                assert not progress_bar_desc
+                assert create_forward_fn("a batch", warmup=True) == "a batch"
+                engine.torch.free(engine.allocate(16, Platform().get_global_graph_pool()))
 
         class Worker:
             vllm_config: Any
@@ -172,11 +201,13 @@ class FakeEngine:
         def reset_buffer_cache() -> None:
             engine.torch.steps.append("forget sampling buffers")
 
-        second = type("GPUModelRunner", (), dict(vars(GPUModelRunner)))
+        GPUModelRunner.__module__ = RUNNER_V2
+        second = type("GPUModelRunner", (), {**vars(GPUModelRunner), "__module__": RUNNER_V1})
         return {
             "vllm.v1.worker.gpu_worker": {"Worker": Worker},
             RUNNER_V1: {"GPUModelRunner": second},
             RUNNER_V2: {"GPUModelRunner": GPUModelRunner},
+            "vllm.v1.worker.gpu.cudagraph_utils": {"CudaGraphManager": CudaGraphManager},
             "vllm.v1.worker.workspace": {"WorkspaceManager": WorkspaceManager},
             "vllm.v1.worker.ubatching": {"dbo_current_ubatch_id": lambda: 0},
             "vllm.platforms.interface": {"Platform": Platform},

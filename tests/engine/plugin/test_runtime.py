@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dormouse_engine.plugin import runtime
+from dormouse_engine.plugin.cuts import CUTS, chosen
 from dormouse_engine.plugin.hooks import install
 from dormouse_engine.plugin.settings import SettingsError
 from dormouse_engine.plugin.versions import Engine
@@ -58,6 +59,21 @@ def test_the_workspace_of_cublas_is_there_before_anybody_else_asks(engine: FakeE
     assert engine.sizes == {"runtime": 32}
     engine.torch.mm()
     assert engine.sizes == {"runtime": 32}
+
+
+@pytest.mark.parametrize("v2", [False, True])
+@pytest.mark.parametrize(("version", "streams"), [(OLD, 2), (NEW, 1)], ids=str)
+def test_the_stream_of_captures_of_0_23_has_its_workspace_too(
+    engine: FakeEngine,
+    version: Engine,
+    streams: int,
+    v2: bool,  # noqa: FBT001
+) -> None:
+    worker = started(engine, "workspaces", version=version, v2=v2)
+    worker.model_runner.capture_model()
+    worker.model_runner.capture_model()
+    assert engine.workspaces_of_cublas == {0, 7}
+    assert engine.sizes == {"runtime": 32 * streams}
 
 
 def test_workspaces_of_0_23_are_dropped_and_grow_in_the_pool(engine: FakeEngine) -> None:
@@ -146,13 +162,13 @@ def test_graphs_that_are_not_ours_to_move_stay(
 
 
 def test_all_cuts_together_leave_nothing_of_the_model_runner_outside(engine: FakeEngine) -> None:
-    worker = started(engine, *runtime.CUTS)
+    worker = started(engine, *CUTS)
     worker.model_runner.capture_model()
-    assert engine.sizes == {"runtime": 8 + 32, "cudagraph": 16}
+    assert engine.sizes == {"runtime": 8 + 32 + 32, "cudagraph": 16}
     assert engine.outside == 2, "the capture's own output"
 
 
-@pytest.mark.parametrize("config", [{"cuts": ()}, {"cuts": runtime.CUTS, "sleeps": False}], ids=str)
+@pytest.mark.parametrize("config", [{"cuts": ()}, {"cuts": CUTS, "sleeps": False}], ids=str)
 def test_without_cuts_and_without_sleep_mode_everything_is_as_it_was(
     engine: FakeEngine, config: dict[str, Any]
 ) -> None:
@@ -169,7 +185,7 @@ def test_a_cut_that_does_not_fit_is_left_out_and_said_and_the_others_are_taken(
 ) -> None:
     del engine.module("vllm.v1.worker.workspace").WorkspaceManager._ensure_workspace_size
     engine.module(FLASHINFER).FlashInferMetadataBuilder._get_workspace_buffer = lambda *size: size
-    started(engine, *runtime.CUTS)
+    started(engine, *CUTS)
     assert engine.sizes == {"runtime": 40}
     assert "'scratch' can't be made: vllm.v1.worker.workspace.WorkspaceManager" in caplog.text
     assert "_get_workspace_buffer takes (size), expected (self)" in caplog.text
@@ -193,19 +209,19 @@ def test_a_model_runner_that_can_not_be_made_fails_as_ever_and_leaves_the_pool(e
 @pytest.mark.parametrize(
     ("raw", "cuts"),
     [
-        (None, set(runtime.CUTS)),
-        ("", set(runtime.CUTS)),
-        ("all", set(runtime.CUTS)),
+        (None, set(CUTS)),
+        ("", set(CUTS)),
+        ("all", set(CUTS)),
         ("none", set()),
         ("buffers", {"buffers"}),
         ("graphs, sampling", {"graphs", "sampling"}),
     ],
 )
 def test_the_setting(raw: str | None, cuts: set[str]) -> None:
-    assert runtime.chosen({} if raw is None else {"DORMOUSE_RESIDUAL": raw}) == cuts
+    assert chosen({} if raw is None else {"DORMOUSE_RESIDUAL": raw}) == cuts
 
 
 @pytest.mark.parametrize("raw", ["everything", "buffers,", "none,graphs", " "])
 def test_a_setting_that_nobody_can_mean_is_refused(raw: str) -> None:
     with pytest.raises(SettingsError, match=r"DORMOUSE_RESIDUAL=.*all, none, or names of buffers"):
-        runtime.chosen({"DORMOUSE_RESIDUAL": raw})
+        chosen({"DORMOUSE_RESIDUAL": raw})

@@ -1,0 +1,23 @@
+"""Which cuts of the residual are wanted: `DORMOUSE_RESIDUAL`, read before the engine starts."""
+
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from dormouse_engine.plugin.settings import SettingsError
+
+CUTS: Final = ("buffers", "workspaces", "scratch", "sampling", "graphs")
+"""What each of them is, `runtime` says."""
+
+
+def chosen(environ: Mapping[str, str] | None = None) -> frozenset[str]:
+    """Read `all` (the default), `none`, or names with commas between; raises SettingsError for anything else."""
+    raw = (os.environ if environ is None else environ).get("DORMOUSE_RESIDUAL") or "all"
+    if raw in {"all", "none"}:
+        return frozenset(CUTS if raw == "all" else ())
+    names = [name.strip() for name in raw.split(",")]
+    if set(names) - set(CUTS):
+        raise SettingsError(
+            f"DORMOUSE_RESIDUAL={raw!r} is not usable: say all, none, or names of {', '.join(CUTS)} with commas between"
+        )
+    return frozenset(names)
