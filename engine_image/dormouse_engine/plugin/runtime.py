@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import dormouse_native.torch
 from dormouse_engine.plugin import graphs
-from dormouse_engine.plugin.cuts import chosen
+from dormouse_engine.plugin.cuts import CUTS, chosen
 from dormouse_engine.plugin.hooks import Hook, install, takes
 from dormouse_engine.plugin.imports import when_imported
 from dormouse_engine.plugin.log import LOG
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from dormouse_engine.plugin.versions import Engine
 
-__all__ = ["chosen", "take", "worker_hooks"]
+__all__ = ["CUTS", "chosen", "take", "worker_hooks"]
 
 RUNTIME: Final = "runtime"
 WORKSPACE: Final = "workspace"
