@@ -19,7 +19,7 @@ WEIGHTS = 32 * MIB  # several pieces of a staging
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
     """A pool of the test's own: one that is installed serves its process for ever."""
-    made = dormouse_native.Pool("host", capacity=256 * MIB, check_host_memory=False, keep_up_to=0)
+    made: Pool = dormouse_native.Pool("host", capacity=256 * MIB, check_host_memory=False, keep_up_to=0)
     made.malloc(WEIGHTS, "weights")
     made.malloc(4 * MIB, "kv_cache")
     monkeypatch.setattr(inside, "_pool", lambda: made)
