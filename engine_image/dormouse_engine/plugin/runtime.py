@@ -182,7 +182,7 @@ _CAPTURES: Final = {
         _RUNNERS[False],
         "GPUModelRunner._warmup_and_capture",
         _primes_captures,
-        takes("self", "desc"),
+        takes("self", "desc", "cudagraph_runtime_mode"),
         optional=True,
         name="workspaces",
     ),

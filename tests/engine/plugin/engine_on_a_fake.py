@@ -118,12 +118,12 @@ class FakeEngine:
                     manager.device = self.device
                     manager.capture(self.create_forward_fn)
                 else:
-                    self._warmup_and_capture("a batch")
+                    self._warmup_and_capture("a batch", cudagraph_runtime_mode="FULL")
                 engine.stream = 0
                 return 16
 
-            def _warmup_and_capture(self, desc: Any) -> None:
-                assert desc
+            def _warmup_and_capture(self, desc: Any, cudagraph_runtime_mode: str) -> None:
+                assert cudagraph_runtime_mode
                 self.create_forward_fn(desc, warmup=True)
                 engine.torch.free(engine.allocate(16, Platform().get_global_graph_pool()))
 
