@@ -13,10 +13,11 @@ Where the engine's own allocator and the native pool would differ, it is the rul
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 import dormouse_native
 import dormouse_native.torch
+from dormouse_engine.plugin.graphs import GRAPHS, graph_pool
 from dormouse_engine.plugin.hooks import Hook, has
 from dormouse_engine.plugin.log import LOG
 from dormouse_engine.plugin.tags import DEFERRED, KEPT, WEIGHTS
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from dormouse_engine.facts.model import State
     from dormouse_native import Pool, Transition
 
-GRAPHS: Final = "cudagraph"
 _GIB: Final = 2**30
 _MODULE: Final = "vllm.device_allocator.cumem"
 WORKER_MODULE: Final = "vllm.v1.worker.gpu_worker"
@@ -58,7 +58,6 @@ class PoolAllocator:
         self.copied_generation = 0
         """What the newest complete backup is of; 0 where there is none."""
         self._opened: set[str] = set()
-        self._graph_pool: Any = None
 
     def states(self) -> dict[str, State]:
         """Where each tag is now."""
@@ -76,12 +75,8 @@ class PoolAllocator:
     def cudagraph_pool(self) -> Iterator[tuple[int, int]]:
         """Yield the id of torch's pool for graphs; what a capture into it allocates is tagged for them."""
         self._opened.add(GRAPHS)
-        if self._graph_pool is None:
-            with dormouse_native.torch.memory_pool(GRAPHS) as pool:
-                self._graph_pool = pool  # which keeps it
-        # The capture itself routes to this pool; a surrounding one would win over it.
-        with dormouse_native.torch.outside(), dormouse_native.use_tag(GRAPHS):
-            yield self._graph_pool.id
+        with graph_pool() as name:
+            yield name
 
     def sleep(self, offload_tags: Sequence[str] | str | None = None) -> None:
         """Offload these tags and all that is kept anyway, drop the others; what sleeps stays as it is."""
@@ -141,7 +136,6 @@ class PoolAllocator:
     def release_pools(self) -> None:
         """Let go of torch's pools, for an engine that shuts down."""
         self.pool.stop_staging()
-        self._graph_pool = None
         dormouse_native.torch.release_pools()
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dormouse_engine.plugin import allocator, ascend, workers
+from dormouse_engine.plugin import allocator, ascend, runtime, workers
 from dormouse_engine.plugin.here import HERE
 from dormouse_engine.plugin.hooks import install
 from dormouse_engine.plugin.log import LOG
@@ -24,6 +24,7 @@ def assemble(engine: Engine, settings: Settings) -> str:
     else:
         wanted = [
             *allocator.hooks(),
+            *runtime.worker_hooks(engine, runtime.chosen()),
             *workers.hooks(allocator.WORKER_MODULE, allocator.WORKER, engine, stager),
         ]
     reason = install(wanted)

@@ -6,6 +6,7 @@ take the same step:
 
 | what the ranks say | step |
 |---|---|
+| somebody refuses, before anything moves | nobody begins, and all raise |
 | nobody failed | keep |
 | somebody failed, and no rank has given up content | undo: all go back, and all raise |
 | somebody failed, and a rank has dropped weights (level 2) | finish: those who failed follow, nobody raises |
@@ -24,7 +25,7 @@ from dormouse_engine.plugin.log import LOG
 from dormouse_native.errors import IllegalState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 Step: TypeAlias = Literal["keep", "undo", "finish"]
 
@@ -33,6 +34,9 @@ class Attempt(Protocol):
     """One rank's part of a transition."""
 
     name: str
+
+    def check(self) -> None:
+        """Raise where this rank refuses; nothing moves."""
 
     def run(self) -> None:
         """Do it; raises what went wrong."""
@@ -106,28 +110,40 @@ def decide(outcomes: Sequence[Outcome]) -> Step:
 
 def together(attempt: Attempt, ranks: Ranks) -> None:
     """Run `attempt` on all ranks; on an error bring all back and raise, or bring all to the end."""
-    error: Exception | None = None
-    try:
-        attempt.run()
-    except Exception as caught:  # noqa: BLE001 - the others must hear of it, whatever it is
-        error = caught
-    outcomes = ranks.gather(Outcome(f"{type(error).__name__}: {error}" if error else "", attempt.lost))
+    refusal = _error_of(attempt.check)
+    outcomes = ranks.gather(Outcome(_said(refusal)))
+    if decide(outcomes) != "keep":
+        raise refusal or IllegalState(
+            f"nothing was begun, because {attempt.name} is refused: {_who(outcomes)}"
+        )
+    error = _error_of(attempt.run)
+    outcomes = ranks.gather(Outcome(_said(error), attempt.lost))
     step = decide(outcomes)
-    if step == "keep":
-        return
     if step == "undo":
         _undo(attempt, error)
         raise error or IllegalState(
             f"this rank was brought back, because {attempt.name} failed: {_who(outcomes)}"
         )
-    LOG.warning("Dormouse: %s goes on although it failed in part: %s", attempt.name, _who(outcomes))
-    _finish(attempt, error, ranks)
+    if step == "finish":
+        LOG.warning("Dormouse: %s goes on although it failed in part: %s", attempt.name, _who(outcomes))
+        _finish(attempt, error, ranks)
+
+
+def _error_of(part: Callable[[], None]) -> Exception | None:
+    try:
+        part()
+    except Exception as error:  # noqa: BLE001 - the others must hear of it, whatever it is
+        return error
+    return None
+
+
+def _said(error: Exception | None) -> str:
+    return "" if error is None else f"{type(error).__name__}: {error}"
 
 
 def _undo(attempt: Attempt, error: Exception | None) -> None:
-    try:
-        attempt.undo()
-    except Exception as worse:
+    worse = _error_of(attempt.undo)
+    if worse is not None:
         raise IllegalState(
             f"{attempt.name} failed ({error or 'on another rank'}) and could not be undone ({worse}): "
             "restart this engine"
@@ -135,14 +151,9 @@ def _undo(attempt: Attempt, error: Exception | None) -> None:
 
 
 def _finish(attempt: Attempt, error: Exception | None, ranks: Ranks) -> None:
-    left = ""
-    if error is not None:
-        try:
-            attempt.finish()
-        except Exception as worse:  # noqa: BLE001 - as above
-            left = f"{type(worse).__name__}: {worse}"
-    outcomes = ranks.gather(Outcome(left))
-    if any(outcome.error for outcome in outcomes):
+    left = _error_of(attempt.finish) if error is not None else None
+    outcomes = ranks.gather(Outcome(_said(left)))
+    if decide(outcomes) != "keep":
         raise IllegalState(
             f"{attempt.name} left the ranks in different states ({_who(outcomes)}): restart this engine"
         ) from error

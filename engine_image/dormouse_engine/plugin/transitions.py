@@ -101,8 +101,12 @@ class SleepAttempt(_Attempt):
         """Whether it dropped weights that were there."""
         return self._before.get(WEIGHTS) == "resident" and self._allocator.states()[WEIGHTS] == "discarded"
 
+    def check(self) -> None:
+        """Refuse what the engine could not come back from."""
+        refuse_sleep(self._level, self._before, HERE.deepest, HERE.deepest_reason)
+
     def run(self) -> None:
-        """Refuse it, or let the engine do it."""
+        """Let the engine do it."""
         try:
             self._run()
         except Exception as error:
@@ -110,7 +114,6 @@ class SleepAttempt(_Attempt):
             raise
 
     def _run(self) -> None:
-        refuse_sleep(self._level, self._before, HERE.deepest, HERE.deepest_reason)
         if self._before and not self._awake():
             LOG.info("Dormouse: asleep already")
             return
@@ -143,9 +146,12 @@ class WakeAttempt(_Attempt):
         # To vLLM no tags are none of them in one place and all in another.
         self._tags = list(tags) if tags else None
 
-    def run(self) -> None:
-        """Refuse it, or let the engine do it."""
+    def check(self) -> None:
+        """Refuse tags that nobody knows."""
         refuse_wake(self._tags, self._before)
+
+    def run(self) -> None:
+        """Let the engine do it."""
         asleep = {tag for tag, state in self._before.items() if state != "resident"}
         if not (asleep if self._tags is None else asleep & set(self._tags)):
             LOG.info("Dormouse: %s: awake already", self.name)

@@ -48,17 +48,26 @@ class Part:
 
     name = "sleep"
 
-    def __init__(self, fails: str = "", *, drops: bool = False, stuck: str = "") -> None:
+    def __init__(
+        self, fails: str = "", *, drops: bool = False, stuck: str = "", refuses: bool = False
+    ) -> None:
         self.state = "awake"
         self._fails = fails
         self._drops = drops
         self._stuck = stuck
+        self._refuses = refuses
+        self.ran = False
 
     @property
     def lost(self) -> bool:
         return self._drops and self.state == "asleep"
 
+    def check(self) -> None:
+        if self._refuses:
+            raise ValueError("not at this level")
+
     def run(self) -> None:
+        self.ran = True
         if self._fails:
             raise MemoryError(self._fails)
         self.state = "asleep"
@@ -93,6 +102,15 @@ def test_where_nobody_fails_all_keep_what_they_did(*, drops: bool) -> None:
     parts = [Part(drops=drops) for _ in range(3)]
     assert run(*parts) == [None] * 3
     assert [part.state for part in parts] == ["asleep"] * 3
+
+
+def test_where_one_refuses_nobody_begins_and_all_raise() -> None:
+    parts = [Part(drops=True), Part(drops=True, refuses=True)]
+    first, second = run(*parts)
+    assert not any(part.ran for part in parts)
+    assert isinstance(first, IllegalState)
+    assert "sleep is refused: rank 1: ValueError: not at this level" in str(first)
+    assert isinstance(second, ValueError)
 
 
 @pytest.mark.parametrize("failing", [failing for failing in product([False, True], repeat=3) if any(failing)])
