@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LAYERS, KV_GIB = 16, 19
 RATES = (8 * GIB, 16 * GIB)
 TURNS = 4
-TOKENS, REPEAT = 128, 8  # of 8 prompts: a batch of 64
+TOKENS, REPEAT = 96, 8  # of 8 prompts: a batch of 64
 SECONDS_OF_A_TURN = 20.0
 SLOWDOWN = 0.03
 QUIET = "quiet"

@@ -112,7 +112,12 @@ class Engine:
         return answers
 
     def generate(self, tokens: int = 32, *, repeat: int = 1) -> tuple[list[list[int]], float]:
-        """Answer the prompts greedily, each `repeat` times in one batch; returns token ids and seconds."""
+        """Answer the prompts greedily, each `repeat` times in one batch; returns token ids and seconds.
+
+        Raises RuntimeError while it sleeps or is paused: vLLM would wait for itself for ever.
+        """
+        if self.is_sleeping:
+            raise RuntimeError("the engine sleeps or is paused, so no answer would ever come")
         greedy = self._sampling(temperature=0.0, max_tokens=tokens, ignore_eos=True, detokenize=False)
         begin = time.perf_counter()
         answers = self._llm.generate(self._prompts * repeat, greedy, use_tqdm=False)

@@ -71,16 +71,19 @@ def most_of_device(side: Mapping[str, Any] | None, step_name: str) -> int | None
     return max(value for value in (counted["driver"], counted["nvml"]) if value is not None)
 
 
-def host(side: Mapping[str, Any] | None, step_name: str) -> dict[str, int] | None:
-    """Return by how much host memory had grown at a step since the engine was first awake, in bytes."""
+def host(side: Mapping[str, Any] | None, step_name: str) -> dict[str, int | None] | None:
+    """Return by how much host memory had grown at a step since the engine was first awake, in bytes.
+
+    `backup` is what the pool says that it holds for backups; None without a pool.
+    """
     step, before = _step(side, step_name), _step(side, "awake")
     if step is None or before is None:
         return None
     own, then = step["workers"][0]["process"], before["workers"][0]["process"]
+    pool = step["workers"][0]["pool"]
     return {
-        "rss": own["rss"] - then["rss"],
-        "rss_shmem": own["rss_shmem"] - then["rss_shmem"],
-        "rss_anon": own["rss_anon"] - then["rss_anon"],
+        **{name: own[name] - then[name] for name in ("rss", "rss_anon", "rss_shmem", "locked", "pinned")},
+        "backup": None if pool is None else pool["store"]["committed"],
         "available_less": before["machine"]["available"] - step["machine"]["available"],
     }
 

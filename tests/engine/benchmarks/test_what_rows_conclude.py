@@ -21,7 +21,7 @@ def step(
         "name": name,
         "workers": [
             {
-                "process": {"rss": int(rss * GIB), "rss_anon": 1, "rss_shmem": 1},
+                "process": {"rss": int(rss * GIB), "rss_anon": 1, "rss_shmem": 1, "locked": 0, "pinned": 0},
                 "device": None
                 if used is None
                 else {"uuid": UUID, "used": used, "torch_reserved": 0, "torch_allocated": 0},
