@@ -6,12 +6,14 @@
 Two folders of `.pack/`, so that each fits a transfer of 64 MiB beside something else:
 
     cluster/   etcd, kube-apiserver, kube-controller-manager, kube-scheduler       about 53 MiB
-    python/    the operator's packages for CPython 3.12 on x86-64, as installed    about 10 MiB
+    python/    the operator's packages for CPython 3.12 on x86-64, as installed,
+               and what builds the native pool beside CMake and Ninja              about 11 MiB
 
 Packages come from this project's locks, hashes checked, and are stored as one installed tree: a solid archive
 of the tree is a third of its wheels. Whichever folder is there is unpacked; a second `unpack` adds the other.
 The result is `<into>/bin/python`, an interpreter of its own that sees these packages, this checkout, and
-nothing of the machine's; and `<into>/assets`, where `KUBEBUILDER_ASSETS` points the cluster harness to.
+nothing of the machine's; `<into>/assets`, where `KUBEBUILDER_ASSETS` points the cluster harness to; and
+`<into>/tools`.
 """
 
 from __future__ import annotations
@@ -42,6 +44,8 @@ PYTHON: Final = (3, 12)
 PROGRAMS: Final = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 HARNESS: Final = frozenset({"cryptography", "cffi", "pycparser"})
 """What the cluster harness needs beyond the operator; from the development lock."""
+BUILDERS: Final = frozenset({"nanobind", "packaging", "pathspec", "scikit-build-core"})
+"""What builds the native pool; from its lock. CMake and Ninja are large, and where nvcc is, they are."""
 ON_PATH: Final = (ROOT, ROOT / "operator", ROOT / "engine_image")
 FILTERS: Final[list[dict[str, Any]]] = [
     {"id": lzma.FILTER_X86},
@@ -79,23 +83,31 @@ def gather_cluster(folder: Path) -> None:
 
 
 def gather_python(folder: Path) -> None:
-    """Install the locked packages for the other machine's Python into a tree, and store that."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Install the locked packages for the other machine's Python into trees, and store those."""
     locks = ROOT / "requirements"
-    text = (locks / "operator.txt").read_text() + only((locks / "dev.txt").read_text(), HARNESS)
-    name = f"site-{hashlib.sha256(text.encode()).hexdigest()[:12]}.tar.xz"
-    _remove_others(folder, [name])
-    if not (folder / name).exists():
-        with tempfile.TemporaryDirectory(prefix="dormouse-pack-") as scratch:
-            lock, tree, tar = Path(scratch, "lock.txt"), Path(scratch, "site"), Path(scratch, "site.tar")
-            lock.write_text(text)
-            _say("installing the locked packages")
-            _install(lock, tree)
-            with tarfile.open(tar, "w") as archive:
-                archive.add(tree, ".", filter=_plain)
-            _say("compressing them")
-            _compress(tar, folder / name)
+    operator, more, native = ((locks / f"{name}.txt").read_text() for name in ("operator", "dev", "native"))
+    trees = {"site": operator + only(more, HARNESS), "tools": only(native, BUILDERS)}
+    wanted = {
+        f"{name}-{hashlib.sha256(lock.encode()).hexdigest()[:12]}.tar.xz": lock
+        for name, lock in trees.items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_others(folder, wanted)
+    for name, lock in wanted.items():
+        if not (folder / name).exists():
+            _say(f"installing and compressing {name}")
+            _store_tree(lock, folder / name)
     _note(folder)
+
+
+def _store_tree(text: str, target: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="dormouse-pack-") as scratch:
+        lock, tree, tar = Path(scratch, "lock.txt"), Path(scratch, "tree"), Path(scratch, "tree.tar")
+        lock.write_text(text)
+        _install(lock, tree)
+        with tarfile.open(tar, "w") as archive:
+            archive.add(tree, ".", filter=_plain)
+        _compress(tar, target)
 
 
 def only(lock: str, names: Collection[str]) -> str:
@@ -111,7 +123,7 @@ def only(lock: str, names: Collection[str]) -> str:
         if keeping:
             kept.append(line)
     if found != set(names):
-        raise PackError(f"the development lock does not pin {', '.join(sorted(set(names) - found))}")
+        raise PackError(f"the lock does not pin {', '.join(sorted(set(names) - found))}")
     return "".join(kept)
 
 
@@ -185,10 +197,10 @@ def _check(path: Path) -> None:
 
 def _unpack_one(path: Path, into: Path) -> None:
     if path.name.endswith(".tar.xz"):
-        site = into / "site"
-        shutil.rmtree(site, ignore_errors=True)
+        tree = into / path.name.split("-")[0]
+        shutil.rmtree(tree, ignore_errors=True)
         with _plain_bytes(path) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
-            archive.extractall(site, filter="data")
+            archive.extractall(tree, filter="data")
         return
     program = into / "assets" / path.name.split("-v")[0]
     program.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import yaml
 
 from benchmarks.two_models import manifests
-from benchmarks.two_models.kube import Kube, condition
+from benchmarks.two_models.kube import Kube, KubeError, condition
 from tests.cluster import audit
 from tests.cluster.cluster import Cluster
 from tests.cluster.processes import Child
@@ -26,6 +26,8 @@ NAMESPACE: Final = "models"
 OPERATOR: Final = "dormouse-operator"
 DRAIN_AFTER: Final = 2.0
 """Seconds after which the operator drains a busy neighbour here; its default suits longer waits."""
+RESTARTS: Final = 1
+"""Of a container that boots; one that ends more often never will."""
 _STOP_SECONDS: Final = 15.0
 
 
@@ -76,9 +78,17 @@ class Site:
         return ""
 
     def ready(self, name: str, *, seconds: float) -> str:
-        """Wait until a model's engine has booted and is awake; returns its address."""
+        """Wait until a model's engine has booted and is awake; returns its address.
+
+        Raises:
+            KubeError: it was not in time, or its container ends again and again.
+        """
 
         def booted(found: Mapping[str, Any]) -> bool:
+            if self.restarts(name) > RESTARTS:
+                log = self.log_of(name)
+                end = log.read_text(errors="replace")[-3000:] if log is not None and log.exists() else ""
+                raise KubeError(f"the engine of {name} keeps ending; the end of its log:\n{end}")
             return bool(found.get("status", {}).get("tier") == "Awake")
 
         self.kube.when("SleepingModel", name, booted, seconds=seconds)

@@ -28,6 +28,8 @@ CROWD: Final = 8
 """Requests that reach the sleeper at once in each turn."""
 REST_SECONDS: Final = 2.4
 """From a model's first token to the next turn: the operator lets nobody be evicted who woke less than 2 s ago."""
+IDLE_SECONDS: Final = 1.2
+"""From a turn's last answer to the next turn: guards tell of idleness at most once a second."""
 BUSY_CLIENTS: Final = 3
 """Per model, while both are asked all the time."""
 SOON: Final = "3s"
@@ -209,7 +211,7 @@ class Story:
         if trouble := self.site.trouble:
             raise RuntimeError(trouble)
         first = answers[0].first or ended
-        await asyncio.sleep(max(0.3, REST_SECONDS - (time.perf_counter() - first)))
+        await asyncio.sleep(max(IDLE_SECONDS, REST_SECONDS - (time.perf_counter() - first)))
 
     def _note_turn(
         self,
