@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from tests.image import plain, smoke
-from tests.image.container import ContainerImage, engine
+from tests.image.container import ContainerImage, engine, why_no_base
 from tests.image.versions import ROOT, Recipe, recipes
 from tests.vllm_cpu import environment, model
 
@@ -44,6 +44,12 @@ def main(names: list[str]) -> int:
 
 
 def _one(recipe: Recipe, found: str | None) -> list[str]:
+    base = recipe.arguments["BASE"]
+    if found is not None and (why := why_no_base(found, base)) is not None:
+        return [
+            LEFT_OUT.format(name=recipe.name, what=f"a container image on {base}: {why}"),
+            *_one(recipe, None),
+        ]
     if found is None and recipe.name in {"cpu", "cuda", "ascend"}:
         # Without a compiler for the pool there is nothing to build; native/needs.sh has said how to get one.
         wanted = [str(ROOT / "native" / "needs.sh"), "compiler", "headers", sys.executable]

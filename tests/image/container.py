@@ -43,6 +43,16 @@ def engine() -> str | None:
     return None
 
 
+def why_no_base(engine: str, base: str) -> str | None:
+    """Why this base can't be had here, in the engine's words; None when it can, which may take a download."""
+    if subprocess.run([engine, "image", "inspect", base], capture_output=True, check=False).returncode == 0:
+        return None
+    pulled = subprocess.run([engine, "pull", base], stderr=subprocess.PIPE, text=True, check=False)
+    if pulled.returncode == 0:
+        return None
+    return (pulled.stderr.strip().splitlines() or ["no reason given"])[-1]
+
+
 def build_command(engine: str, recipe: Recipe) -> list[str]:
     """What builds one image."""
     arguments = [f"--build-arg={name}={value}" for name, value in recipe.arguments.items()]

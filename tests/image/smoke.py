@@ -127,7 +127,7 @@ def _describes_itself(image: Image) -> str:
 
 def _installs_nothing(image: Image) -> str:
     # The bases of the others bring an installer of their own.
-    find = "import importlib.util as u; print([n for n in ('pip', 'setuptools', 'uv') if u.find_spec(n)])"
+    find = "import importlib.util as u; print([n for n in ('pip', 'uv') if u.find_spec(n)])"
     done = image.run(["-c", find], entrypoint=["python"])
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
     return "has nothing that installs packages"

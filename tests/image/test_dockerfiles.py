@@ -8,13 +8,17 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.image.container import build_command, run_command
+from tests.image.container import build_command, engine, run_command, why_no_base
 from tests.image.dockerfile import Plain, ignored, instructions
 from tests.image.plain import pretended_base
 from tests.image.versions import ROOT, VERSIONS, Recipe, recipes, versions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 RECIPES = recipes({})
 ENGINES = [name for name in RECIPES if name != "operator"]
@@ -165,6 +169,36 @@ def test_a_container_engine_is_told_all_of_it() -> None:
     mounted = ["--volume=/t/token:/run/smoke/T:ro", "--env=T=/run/smoke/T"]
     head = ["podman", "run", "--rm", "--name", "n", "--env=A=b", *mounted]
     assert run == [*head, "--entrypoint=python3", "a:1", "-I", "x"]
+
+
+@pytest.fixture
+def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a program called docker on PATH, which is the given shell script."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def write(script: str) -> None:
+        program = tmp_path / "docker"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+
+    return write
+
+
+def test_a_client_without_its_daemon_is_no_container_engine(scripted: Callable[[str], None]) -> None:
+    assert engine() is None
+    scripted("exit 1")
+    assert engine() is None
+    scripted("exit 0")
+    assert engine() == "docker"
+
+
+def test_a_base_that_can_not_be_had_is_said_with_the_reason(scripted: Callable[[str], None]) -> None:
+    scripted('[ "$1" = image ] && exit 1\necho pulling >&2\necho "no such image" >&2\nexit 1')
+    assert why_no_base("docker", "a/b:1") == "no such image"
+    scripted('[ "$1" = image ] && exit 1\nexit 0')
+    assert why_no_base("docker", "a/b:1") is None
+    scripted('[ "$1 $2 $3" = "image inspect a/b:1" ]')
+    assert why_no_base("docker", "a/b:1") is None
 
 
 class TestPlainFolders:

@@ -56,6 +56,11 @@ def check(environ: Mapping[str, str], arguments: Sequence[str]) -> None:
     _check_guard(environ)
 
 
+def refused_flags() -> list[str]:
+    """Return the flags that are refused whatever their value, for the reference page."""
+    return sorted(_REFUSED)
+
+
 def flags(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
     """Yield each flag in its long form with its value, if it has one, read as vLLM's parser reads it."""
     for number, word in enumerate(arguments):

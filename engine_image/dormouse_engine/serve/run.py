@@ -28,7 +28,7 @@ def preflight(python: str, arguments: Sequence[str], environ: dict[str, str]) ->
     In a process of its own: what the checks load or touch on the device must not be there when the engine begins.
     """
     with _Stops() as stops:
-        command = [python, "-m", PREFLIGHT, *arguments]
+        command = [python, "-m", PREFLIGHT, "--", *arguments]
         with subprocess.Popen(command, env=environ) as checks:  # noqa: S603  no shell
             stops.hand_on_to(checks)
             code = checks.wait()
