@@ -216,7 +216,7 @@ def _expect_awake(pool: Pool, tag: str) -> None:
 def _trim_older(module: Any) -> None:
     # Once inside, torch gives nothing back, not even to avoid running out of memory.
     with _lock:
-        if not _inside and not module.is_current_stream_capturing():
+        if not _keeps_pools() and not _inside and not module.is_current_stream_capturing():
             module.empty_cache()
 
 

@@ -240,6 +240,7 @@ def test_torch_frees_segments_while_they_sleep_and_while_they_are_awake(rig: Rig
 
 
 def test_what_is_unused_at_the_end_of_a_block_goes_back_and_torch_knows(installed: Pool) -> None:
+    torch.cuda.empty_cache()
     reserved = torch.cuda.memory_reserved()
     with native_torch.memory_pool("draft"):
         kept = torch.empty(32 * MIB, dtype=torch.uint8, device="cuda")
@@ -251,6 +252,23 @@ def test_what_is_unused_at_the_end_of_a_block_goes_back_and_torch_knows(installe
     del kept
     assert native_torch.trim("draft") == 32 * MIB
     assert torch.cuda.memory_reserved() <= reserved
+
+
+def test_inside_a_block_torch_keeps_what_two_streams_used_and_after_it_gives_it_back(installed: Pool) -> None:
+    def bytes_now() -> int:
+        return installed.stats().tags["draft"].bytes
+
+    beside = torch.cuda.Stream()
+    with native_torch.memory_pool("draft"):
+        for count in (1, 2, 3):
+            # The reason why no serving engine is inside: these would never be used again.
+            tensor = torch.empty(64 * MIB, dtype=torch.uint8, device="cuda")
+            tensor.record_stream(beside)
+            del tensor
+            torch.cuda.synchronize()
+            assert bytes_now() == count * 64 * MIB
+    native_torch.trim()
+    assert bytes_now() == 0
 
 
 def test_of_nested_blocks_the_inner_one_counts(installed: Pool) -> None:

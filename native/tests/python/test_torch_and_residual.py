@@ -272,10 +272,12 @@ def test_torch_npu_has_one_mempool_for_each_tag_because_it_gives_nothing_back(
     fake_torch.cuda.memory.NPUPluggableAllocator = fake_torch.cuda.memory.CUDAPluggableAllocator
     monkeypatch.setattr(fake_torch, "npu", fake_torch.cuda, raising=False)
     monkeypatch.setitem(sys.modules, "torch_npu", fake_torch)
+    fake_torch.steps.clear()
     for tag in ("weights", "weights", "kv_cache", "weights"):
         with torch.memory_pool(tag):
             fake_torch.free(fake_torch.allocate(2 * MIB))
     assert fake_torch.made == 2
+    assert not fake_torch.steps, "its caches are not emptied for nothing"
     assert sizes(pool) == {"weights": 2 * MIB, "kv_cache": 2 * MIB}
 
 
