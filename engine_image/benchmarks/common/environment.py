@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import tomllib
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parents[2]
 """The folder that holds `benchmarks` and `dormouse_engine`."""
@@ -70,18 +71,26 @@ def _installed() -> bool:
 _GROUP = "vllm.general_plugins"
 
 
+def version() -> str:
+    """Return this checkout's version of the plugin."""
+    return str(_project()["version"])
+
+
+def _project() -> dict[str, Any]:
+    found: dict[str, Any] = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return found
+
+
 def _entry_points() -> dict[str, str]:
-    project = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    found: dict[str, str] = project.get("entry-points", {}).get(_GROUP, {})
+    found: dict[str, str] = _project().get("entry-points", {}).get(_GROUP, {})
     return found
 
 
 def _metadata(folder: Path) -> Path:
-    project = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    place = folder / f"{DISTRIBUTION.replace('-', '_')}-{project['version']}.dist-info"
+    place = folder / f"{DISTRIBUTION.replace('-', '_')}-{version()}.dist-info"
     place.mkdir(parents=True, exist_ok=True)
     (place / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {DISTRIBUTION}\nVersion: {project['version']}\n", encoding="utf-8"
+        f"Metadata-Version: 2.1\nName: {DISTRIBUTION}\nVersion: {version()}\n", encoding="utf-8"
     )
     lines = [f"[{_GROUP}]", *(f"{name} = {value}" for name, value in _entry_points().items())]
     (place / "entry_points.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

