@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from tests.vllm_cpu.conftest import Installed
 
+INSIDE = "tests/vllm_cpu/inside"
 RELEASES = ("0.23.0", "0.32.0", "0.33.0")
 
 
@@ -30,30 +31,43 @@ def sources() -> Path:
     return lock.home()
 
 
-def described(folder: Path, version: str) -> Path:
-    """A folder that says: vllm is installed, in this version. Sources alone carry no metadata."""
-    info = folder / f"vllm-{version}.dist-info"
+def described(folder: Path, name: str, version: str) -> Path:
+    """A folder that says: this is installed, in this version. Sources alone carry no metadata."""
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     return folder
 
 
-@pytest.mark.parametrize("version", RELEASES)
-def test_the_plugin_serves_the_real_worker_of(
-    version: str, installed: Installed, sources: Path, tmp_path: Path
-) -> None:
-    path = [sources / f"vllm-{version}", described(tmp_path / "installed", version), ROOT]
-    tests = "tests/vllm_cpu/inside/on_real_sources.py"
+def run(python: Path, tests: str, path: list[Path], **settings: str) -> None:
+    """Run one file of tests in the environment that has torch, with `path` in front of what is installed."""
     done = subprocess.run(
-        [installed.python, "-c", WITH_OUR_PYTEST, sysconfig.get_path("purelib"), "-q", "-m", "", tests],
+        [python, "-c", WITH_OUR_PYTEST, sysconfig.get_path("purelib"), "-q", "-m", "", f"{INSIDE}/{tests}"],
         cwd=ROOT,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, path)),
-            "DORMOUSE_TEST_SERIES": version.rpartition(".")[0],
-        },
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT])), **settings},
         check=False,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-5_000:]
+
+
+@pytest.mark.parametrize("version", RELEASES)
+def test_the_plugin_serves_the_real_worker_of_vllm(
+    version: str, installed: Installed, sources: Path, tmp_path: Path
+) -> None:
+    path = [sources / f"vllm-{version}", described(tmp_path, "vllm", version)]
+    series = version.rpartition(".")[0]
+    run(installed.python, "on_real_sources.py", path, DORMOUSE_TEST_SERIES=series)
+
+
+def test_the_plugin_serves_the_real_worker_of_vllm_ascend(
+    installed: Installed, sources: Path, tmp_path: Path
+) -> None:
+    path = [
+        sources / "vllm-ascend-0.23.0",
+        sources / "vllm-0.23.0",
+        described(tmp_path / "vllm", "vllm", "0.23.0"),
+        described(tmp_path / "ascend", "vllm-ascend", "0.23.0"),
+    ]
+    run(installed.python, "on_ascend_sources.py", path)

@@ -31,15 +31,27 @@ MISSING = ("gguf",)
 """Packages that some releases import and this environment has not; nothing of them is called here."""
 
 
+class Hollow(type):
+    """A class with every name, and nothing behind them; it may stand in an annotation."""
+
+    def __getattr__(cls, name: str) -> Hollow:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Hollow(name, (), {})
+
+    def __or__(cls, _other: Any) -> Hollow:
+        return cls
+
+
 class Missing(ModuleType):
-    """A package with every name, and nothing behind them."""
+    """A package of which nothing is called here."""
 
     __path__: list[str] = []  # noqa: RUF012 - modules have it so
 
-    def __getattr__(self, name: str) -> type:
+    def __getattr__(self, name: str) -> Hollow:
         if name.startswith("__"):
             raise AttributeError(name)
-        return type(name, (), {})
+        return Hollow(name, (), {})
 
 
 def import_worker() -> ModuleType:
@@ -95,6 +107,13 @@ def use(pool: dormouse_native.Pool) -> dormouse_native.Pool:
     torch.cuda.current_device = lambda: 0
     torch.cuda.mem_get_info = memory
     torch.cuda.synchronize = nothing
+    if hasattr(torch, "npu"):
+        torch.npu = SimpleNamespace(
+            current_device=torch.cuda.current_device,
+            mem_get_info=memory,
+            empty_cache=nothing,
+            is_initialized=lambda: False,
+        )
     torch.accelerator.get_memory_info = memory
     torch.accelerator.synchronize = nothing
     torch.accelerator.empty_cache = nothing
