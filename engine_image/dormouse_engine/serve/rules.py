@@ -61,6 +61,11 @@ def refused_flags() -> list[str]:
     return sorted(_REFUSED)
 
 
+def short_flags() -> dict[str, str]:
+    """Return the short forms that the rules know, each with its flag."""
+    return dict(_SHORT)
+
+
 def flags(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
     """Yield each flag in its long form with its value, if it has one, read as vLLM's parser reads it."""
     for number, word in enumerate(arguments):
