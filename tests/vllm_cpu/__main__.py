@@ -30,6 +30,11 @@ SKIPPED = """\
 # torch's own environment, with this one's pytest and pool behind everything that it has itself.
 WITH_OUR_PYTEST = "import site, sys; site.addsitedir(sys.argv.pop(1)); import pytest; sys.exit(pytest.main())"
 
+WITH_TORCH = (
+    "tests/engine/cpu/with_torch/check_moving.py",
+    "tests/engine/cpu/with_torch/check_agreement.py",
+)
+
 
 def main(arguments: list[str]) -> int:
     """The exit code of pytest, or 0 when there is too little disk."""
@@ -39,9 +44,7 @@ def main(arguments: list[str]) -> int:
     except environment.TooLittleDiskError as reason:
         print(SKIPPED.format(reason=reason), flush=True)
         return 0
-    failed = test_native_pool(python) or test_with_torch(
-        python, "tests/engine/cpu/with_torch/check_moving.py"
-    )
+    failed = test_native_pool(python) or test_with_torch(python, *WITH_TORCH)
     made = model.ensure(python, home)
     chosen = {**os.environ, "DORMOUSE_VLLM_CPU_PYTHON": str(python), "DORMOUSE_VLLM_CPU_MODEL": str(made)}
     # An empty -m undoes one that an ordinary run may have as its default.
@@ -59,10 +62,10 @@ def test_native_pool(python: Path) -> int:
     return test_with_torch(python, "native/tests/python/test_torch.py")
 
 
-def test_with_torch(python: Path, file: str) -> int:
-    """Run a file of tests in torch's own environment; the exit code of pytest."""
-    environment.say(f"with torch: {file}")
-    run = [str(python), "-c", WITH_OUR_PYTEST, sysconfig.get_path("purelib"), file]
+def test_with_torch(python: Path, *files: str) -> int:
+    """Run files of tests in torch's own environment; the exit code of pytest."""
+    environment.say(f"with torch: {', '.join(files)}")
+    run = [str(python), "-c", WITH_OUR_PYTEST, sysconfig.get_path("purelib"), *files]
     told = {**os.environ, "PYTHONPATH": str(environment.ROOT / "engine_image")}
     return subprocess.run(run, cwd=environment.ROOT, env=told, check=False).returncode
 

@@ -15,7 +15,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from dormouse_engine.facts.publish import publish
-from dormouse_engine.plugin.cpu.agreement import agree
+from dormouse_engine.plugin.cpu.agreement import agree, said_once
 from dormouse_engine.plugin.cpu.errors import UnsupportedError
 from dormouse_engine.plugin.cpu.kv import KVCacheInArena
 from dormouse_engine.plugin.cpu.linear import keep_linear_plain
@@ -70,6 +70,7 @@ class SleepingCPUWorker(_base):  # type: ignore[misc]  # vLLM is not there when 
         context: AbstractContextManager[Any] = super()._maybe_get_memory_pool_context(tag)
         return context
 
+    @said_once
     def sleep(self, level: int = 1) -> None:
         """Give the memory back; `Memory.sleep` says what else is raised.
 
@@ -81,52 +82,62 @@ class SleepingCPUWorker(_base):  # type: ignore[misc]  # vLLM is not there when 
             raise UnsupportedError(f"this engine can't sleep at level 2, because {reason}: sleep at level 1")
         self._memory.sleep(level)
 
+    @said_once
     def wake_up(self, tags: list[str] | None = None) -> None:
         """Bring it back; `Memory.wake` says what is raised."""
         self._memory.wake(tags)
 
+    @said_once
     def discard(self, tags: tuple[str, ...]) -> None:
         """Drop tags of an awake engine."""
         self._memory.discard(tags)
 
+    @said_once
     def reload_weights(self, *args: Any, **kwargs: Any) -> None:
         """Load the weights again in place."""
         self._memory.before_writing("reload_weights")
         super().reload_weights(*args, **kwargs)
         self._reloads += 1
 
+    @said_once
     def start_weight_update(self) -> None:
         """Begin an update from a trainer."""
         self._memory.before_writing("start_weight_update")
         super().start_weight_update()
 
+    @said_once
     def update_weights(self, update_info: Any) -> None:
         """Take one piece of an update."""
         self._memory.before_writing("update_weights")
         super().update_weights(update_info)
 
+    @said_once
     def finish_weight_update(self) -> None:
         """End an update: what it still has to write counts as written now."""
         self._memory.before_writing("finish_weight_update")
         super().finish_weight_update()
         self._reloads += 1
 
+    @said_once
     def reset_weights(self) -> None:
         """Overwrite the weights with zeros."""
         self._memory.before_writing("reset_weights")
         super().reset_weights()
 
+    @said_once
     def compute_weight_checksums(self) -> dict[str, str]:
         """Digest every weight."""
         self._memory.require_weights("compute_weight_checksums")
         digests: dict[str, str] = super().compute_weight_checksums()
         return digests
 
+    @said_once
     def save_sharded_state(self, *args: Any, **kwargs: Any) -> None:
         """Write the weights to disk."""
         self._memory.require_weights("save_sharded_state")
         super().save_sharded_state(*args, **kwargs)
 
+    @said_once
     def save_tensorized_model(self, *args: Any, **kwargs: Any) -> None:
         """Write the weights to disk in another format."""
         self._memory.require_weights("save_tensorized_model")
