@@ -178,6 +178,6 @@ for row in "${rows[@]}"; do
 done
 
 { printf '%s\n' "${summary[@]}"; } | tee "$results/logs/summary.txt"
-tar -C "$results" -czf "$results/run.tar.gz" --exclude=run.tar.gz . && rm -rf "$results/logs"
+tar -C "$results" -czf "$BENCH/run.tar.gz" --exclude=run.tar.gz . && mv "$BENCH/run.tar.gz" "$results/" && rm -rf "$results/logs"
 say "results in $results"
 exit "$status"

@@ -76,7 +76,7 @@ def test_a_program_arrives_runnable_under_its_plain_name(tmp_path: Path) -> None
 
 def test_it_unpacks_the_same_where_there_is_no_xz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     carried(tmp_path / "pack" / "cluster", "etcd-v3.7.3.xz", b"x" * 100_000)
-    monkeypatch.setattr(pack.shutil, "which", lambda _: None)
+    monkeypatch.setattr("shutil.which", lambda _: None)
     pack.unpack(tmp_path / "pack", tmp_path / "into")
     assert (tmp_path / "into" / "assets" / "etcd").read_bytes() == b"x" * 100_000
 

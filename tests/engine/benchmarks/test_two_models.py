@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from benchmarks.common.record import Record
@@ -13,14 +14,10 @@ from benchmarks.two_models.rehearsal import FILE, device_variables, over_capacit
 from benchmarks.two_models.story import Plan, Story, Tally
 
 from dormouse_engine.facts.model import Plugin, TagFacts, WorkerFacts
-from dormouse_engine.standin.device import FileBooks
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from dormouse_engine.plugin.cpu.memory import Memory
+from dormouse_engine.plugin.cpu.store import Store
 
 TOKENS = (1, 2, 3)
-RESIDENT = {"weights": "resident", "kv_cache": "resident"}
-ASLEEP = {"weights": "offloaded", "kv_cache": "discarded"}
 
 
 def turn(seconds: float) -> dict[str, Any]:
@@ -50,9 +47,10 @@ def story(tmp_path: Path) -> Story:
     return told
 
 
-def facts(states: dict[str, Any]) -> WorkerFacts:
-    tags = {name: TagFacts(state=state, bytes=1, mapped=1, backup=0) for name, state in states.items()}
-    return WorkerFacts(pid=1, rank=0, plugin=Plugin(version="1", allocator="arena"), tags=tags)
+def facts() -> WorkerFacts:
+    tag = TagFacts(state="resident", bytes=1, mapped=1, backup=0)
+    plugin = Plugin(version="1", allocator="arena")
+    return WorkerFacts(pid=1, rank=0, plugin=plugin, tags=dict.fromkeys(paper.SIZES, tag))
 
 
 def test_the_first_turn_is_judged_apart_from_the_later_ones() -> None:
@@ -93,39 +91,49 @@ def test_answers_are_held_against_what_the_model_said_first(story: Story) -> Non
     assert (story.tally.answered, len(story.tally.wrong), len(story.tally.lost)) == (2, 1, 1)
 
 
-def test_an_engine_on_paper_holds_what_its_tags_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_on_paper_takes_memory_before_it_wakes_and_gives_it_back_after_it_slept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "copies").mkdir()
     for name, value in device_variables(tmp_path).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(WorkerFacts, "as_json", WorkerFacts.as_json)
+    for kind, name in ((WorkerFacts, "as_json"), (Memory, "sleep"), (Memory, "wake")):
+        monkeypatch.setattr(kind, name, getattr(kind, name))
     paper.register()
     paper.register()
-    awake = facts(RESIDENT).as_json()
+    memory = Memory(Store(tmp_path / "copies"))
+    for tag in paper.SIZES:
+        memory.new(tag, tag, 4096)
+
+    awake = facts().as_json()
     assert awake["device"]["process"] == paper.RESIDUAL + sum(paper.SIZES.values())
     assert awake["tags"]["weights"]["bytes"] == paper.SIZES["weights"]
-    asleep = facts(ASLEEP).as_json()
+
+    memory.sleep(1)
+    asleep = facts().as_json()
     assert asleep["device"]["process"] == paper.RESIDUAL
     assert asleep["device"]["free"] == paper.TOTAL - paper.RESIDUAL
     assert WorkerFacts.from_json(asleep).device is not None
 
+    memory.wake()
+    assert facts().as_json()["device"] == awake["device"]
+
 
 def test_without_books_no_worker_claims_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(FILE, raising=False)
-    monkeypatch.setattr(WorkerFacts, "as_json", WorkerFacts.as_json)
     paper.register()
-    assert facts(RESIDENT).as_json()["device"] is None
+    assert facts().as_json()["device"] is None
 
 
 def test_two_awake_at_once_are_counted_as_over_capacity(tmp_path: Path) -> None:
     assert over_capacity(tmp_path) == -1
     (file,) = device_variables(tmp_path).values()
-    books = FileBooks(tmp_path / "device-0", "PAPER-0", paper.TOTAL)
-    assert file == str(tmp_path / "device-0")
     # Owners must live, or their memory is free again: this process and its parent.
-    first, second = (f"{pid}:{start}:paper" for pid, start in _two_processes())
-    paper.hold(books, first, facts(RESIDENT).tags)
-    paper.hold(books, second, facts(ASLEEP).tags)
+    first, second = (paper.Paper(Path(file), f"{pid}:{start}:paper") for pid, start in _two_processes())
+    first.hold(paper.SIZES)
+    second.hold(())
     assert over_capacity(tmp_path) == 0
-    paper.hold(books, second, facts(RESIDENT).tags)
+    second.hold(paper.SIZES)
     assert over_capacity(tmp_path) == 1
 
 
