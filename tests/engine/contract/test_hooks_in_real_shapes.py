@@ -80,7 +80,7 @@ def put(putting: Putting) -> str:
 
 def cut(engine: Engine, *, v2: bool) -> str:
     """Take all cuts in an engine that captures graphs; return what was said of those that could not be taken."""
-    from dormouse_engine.plugin import runtime  # noqa: PLC0415 - needs the native pool
+    from dormouse_engine.plugin import cuts, runtime  # noqa: PLC0415 - needs the native pool
 
     reasons: list[str] = []
 
@@ -97,7 +97,7 @@ def cut(engine: Engine, *, v2: bool) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtime, "install", install)
         patch.setenv("NCCL_GRAPH_REGISTER", "0")
-        runtime.take(config, runtime._RUNNERS[v2], engine, frozenset(runtime.CUTS) - {"scratch"})
+        runtime.take(config, runtime._RUNNERS[v2], engine, frozenset(cuts.CUTS) - {"scratch"})
         if engine.series == "0.23":
             runtime._set("scratch", [runtime._GROWS])
         runtime._take_flashinfers()
@@ -263,3 +263,27 @@ def test_every_release_that_the_plugin_knows_is_looked_at_and_no_other() -> None
         looked_at.setdefault(putting.engine.distribution, set()).add(putting.engine.series)
     assert looked_at == {name: set(series) for name, series in versions.KNOWN.items()}
     assert {putting.release for putting in PUTTINGS} == {source.folder for source in lock.read()}
+
+
+class Theirs:
+    tag = "default"
+
+    @staticmethod
+    def get() -> None: ...
+
+    def sleep(self, offload_tags: object = None) -> None: ...
+
+
+class Renamed(Theirs):
+    def sleep(self, tags: object = None) -> None: ...
+
+
+class Retagged(Theirs):
+    tag = "another"
+
+
+def test_a_class_with_a_call_less_another_name_or_another_value_is_noticed() -> None:
+    assert not any(_differs(Theirs, Theirs, name) for name in vars(Theirs))
+    assert _differs(Theirs, object, "get") == "is not there"
+    assert "offload_tags" in _differs(Theirs, Renamed, "sleep")
+    assert _differs(Theirs, Retagged, "tag") == "is 'default' there and 'another' here"

@@ -159,9 +159,10 @@ def test_a_folder_of_ones_own_is_used_as_it_is_and_nothing_is_fetched(tmp_path: 
 
 def test_the_command_fails_with_the_reason_where_a_source_cannot_be_had(index: Path, tmp_path: Path) -> None:
     publish(index)
+    environ = {name: value for name, value in os.environ.items() if name != "DORMOUSE_ENGINE_SOURCES"}
     said = subprocess.run(
         [sys.executable, "-m", "tests.engine.sources"],
-        env={**os.environ, "DORMOUSE_CACHE": str(tmp_path / "cache")},
+        env={**environ, "DORMOUSE_CACHE": str(tmp_path / "cache")},
         cwd=lock.ROOT,
         capture_output=True,
         text=True,
