@@ -1,0 +1,132 @@
+"""What `register` does before there is a worker: next to nothing. A small package plays vLLM, in its own process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PLATFORMS = """
+class Platform:
+    device_type = {kind!r}
+    def is_cuda(self): return self.device_type == "cuda"
+    def is_cpu(self): return self.device_type == "cpu"
+current_platform = Platform()
+"""
+TELL = """
+import json, sys
+from dormouse_engine.plugin import register
+register()
+register()
+from dormouse_engine.plugin.here import HERE
+heavy = [name for name in ("torch", "dormouse_native", "vllm.v1.worker.gpu_worker", "vllm.device_allocator.cumem")
+         if name in sys.modules]
+early = HERE.plugin.reason
+error = ""
+try:
+    import vllm.v1.worker.gpu_worker
+except Exception as caught:
+    error = repr(caught)
+import os
+print(json.dumps({"heavy": heavy, "early": early, "late": HERE.plugin.reason, "error": error,
+                  "allocator": HERE.plugin.allocator, "folder": os.environ["DORMOUSE_RUN_DIR"]}))
+"""
+
+
+@pytest.fixture
+def vllm(tmp_path: Path) -> Path:
+    """vLLM 0.23.0 on CUDA, as far as `register` looks before a worker is imported."""
+    package = tmp_path / "vllm"
+    for folder in ("", "v1", "v1/worker", "device_allocator"):
+        (package / folder).mkdir(parents=True, exist_ok=True)
+        (package / folder / "__init__.py").write_text("")
+    (package / "platforms.py").write_text(PLATFORMS.format(kind="cuda"))
+    (package / "cumem_allocator.py").write_text("")
+    (package / "device_allocator" / "cumem.py").write_text("cumem_available = True\n")
+    (package / "v1" / "worker" / "gpu_worker.py").write_text("class Worker: ...\n")
+    installed(tmp_path, "0.23.0")
+    return tmp_path
+
+
+def installed(folder: Path, version: str) -> None:
+    info = folder / f"vllm-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
+
+
+def run(folder: Path, **settings: str) -> dict[str, Any]:
+    # A fresh interpreter takes a moment; what is in there is bounded by the test's own timeout.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("DORMOUSE_")}
+    done = subprocess.run(
+        [sys.executable, "-c", TELL],
+        env={**environ, "PYTHONPATH": str(folder), **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        return {"failed": done.stderr}
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return {**said, "stderr": done.stderr}
+
+
+def test_nothing_heavy_is_imported_before_the_worker_is(vllm: Path) -> None:
+    said = run(vllm)
+    assert said["heavy"] == []
+    assert said["early"] == ""
+    assert os.path.basename(said["folder"]).startswith("dormouse-")  # noqa: PTH119 - it is gone by now
+    assert "CuMemAllocator does not exist" in said["late"], "the worker's import is when hooks are looked for"
+    assert said["allocator"] == "stock"
+    assert "THE ENGINE'S OWN ALLOCATOR SERVES" in said["stderr"]
+
+
+def test_a_demand_that_can_not_be_met_fails_the_import_of_the_worker(vllm: Path) -> None:
+    said = run(vllm, DORMOUSE_ALLOCATOR="dormouse")
+    assert "PluginError" in said["error"]
+    assert "DORMOUSE_ALLOCATOR=dormouse can't be met, because vllm 0.23.0" in said["error"]
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "reason"),
+    [
+        ("0.24.0", "cuda", "vllm 0.24.0 is not one of the versions that Dormouse knows"),
+        ("0.23.0", "rocm", "neither CUDA nor Ascend nor a CPU"),
+        ("0.23.0", "npu", "no distribution called vllm-ascend is installed"),
+    ],
+)
+def test_what_does_not_fit_is_known_at_once(vllm: Path, version: str, kind: str, reason: str) -> None:
+    (vllm / "vllm" / "platforms.py").write_text(PLATFORMS.format(kind=kind))
+    (vllm / "vllm-0.23.0.dist-info").rename(vllm / f"vllm-{version}.dist-info")
+    (vllm / f"vllm-{version}.dist-info" / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n"
+    )
+    said = run(vllm)
+    assert reason in said["early"]
+    assert said["allocator"] == "stock"
+    assert reason in said["stderr"]
+    demanded = run(vllm, DORMOUSE_ALLOCATOR="dormouse")
+    assert "PluginError" in demanded["failed"]
+    assert reason in demanded["failed"]
+
+
+def test_stock_on_purpose_is_not_shouted_about(vllm: Path) -> None:
+    said = run(vllm, DORMOUSE_ALLOCATOR="stock")
+    assert said["early"] == "DORMOUSE_ALLOCATOR=stock"
+    assert "OWN ALLOCATOR" not in said["stderr"]
+
+
+def test_a_setting_that_can_not_be_meant_fails_the_start(vllm: Path) -> None:
+    assert "DORMOUSE_STAGING='maybe' is not usable" in run(vllm, DORMOUSE_STAGING="maybe")["failed"]
+
+
+def test_vllm_finds_it_by_its_entry_point() -> None:
+    (found,) = metadata.distribution("dormouse-engine").entry_points.select(group="vllm.general_plugins")
+    assert (found.name, found.value) == ("dormouse", "dormouse_engine.plugin:register")
