@@ -65,7 +65,7 @@ check: $(STAMP) ## lint, format, types, import contracts, generated files
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@find native -name build -prune -o -name '*.[ch]pp' -print -o -name '*.h' -print | xargs $(BIN)/clang-format --dry-run -Werror
-	@$(BIN)/mypy -p dormouse -p dormouse_engine -p dormouse_native -p tests -p native.tests
+	@$(BIN)/mypy -p dormouse -p dormouse_engine -p dormouse_native -p benchmarks -p tests -p native.tests
 	@PYTHONPATH=native/python $(BIN)/lint-imports
 	@$(BIN)/python docs/generate.py --check
 	@$(BIN)/python charts/generate_crds.py --check

@@ -10,9 +10,8 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.common import inside, memory
-
 import dormouse_native
+from benchmarks.common import inside, memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from benchmarks.common.record import Record
 
 if TYPE_CHECKING:

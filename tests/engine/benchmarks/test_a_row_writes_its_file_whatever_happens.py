@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from benchmarks.common import environment
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
-from benchmarks import pack
 
+from benchmarks import pack
 from tests.vllm_cpu.environment import ROOT
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from benchmarks import cycles, level2, offline, pressure, staging, tensor_parallel
 from benchmarks.common import cycle
 from benchmarks.common.record import Record

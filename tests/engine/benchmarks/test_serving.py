@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from benchmarks.serving import plugins, words
-from benchmarks.serving.client import Engine
-from benchmarks.serving.command import Serving
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
+from benchmarks.serving import plugins, words
+from benchmarks.serving.client import Engine
+from benchmarks.serving.command import Serving
 from dormouse_engine.serve.command import Installed, build
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import pytest
+
 from benchmarks.common.checkpoint import WEIGHTS, put
 from benchmarks.common.shapes import QWEN3_32B, SAVED, TINY, Shape, prompts
 

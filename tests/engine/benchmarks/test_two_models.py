@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+
 from benchmarks.common.record import Record
 from benchmarks.serving.client import Answer
 from benchmarks.two_models import figures, paper
 from benchmarks.two_models.rehearsal import FILE, device_variables, over_capacity
 from benchmarks.two_models.story import Plan, Story, Tally
-
 from dormouse_engine.facts.model import Plugin, TagFacts, WorkerFacts
 from dormouse_engine.plugin.cpu.memory import Memory
 from dormouse_engine.plugin.cpu.store import Store

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+
 from benchmarks.common import inside
 
 dormouse_native = pytest.importorskip("dormouse_native", reason="the native pool is not built (make native)")

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from benchmarks.common import environment
 from benchmarks.common.engine import Setting
 from benchmarks.common.shapes import QWEN3_32B
-
 from tests.engine.contract.rows import V23
 
 if TYPE_CHECKING:
