@@ -8,6 +8,7 @@ test_plugin_on_real_sources.py runs this file once per release, in the environme
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from importlib import import_module, metadata
@@ -515,6 +516,31 @@ def test_where_one_rank_refuses_none_begins() -> None:
         assert not one.worker._sleep_saved_buffers
 
     ranks(2, story)
+
+
+# ── what the engine's configuration is asked for ───────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("owner", "names"),
+    [
+        ("ModelConfig", ("quantization", "is_multimodal_model", "is_moe", "enable_sleep_mode")),
+        ("CacheConfig", () if NEW else ("calculate_kv_scales",)),
+        ("ParallelConfig", ("enable_eplb", "use_ubatching")),
+        ("SpeculativeConfig", ("draft_model_config", "target_model_config")),
+        (
+            "VllmConfig",
+            ("lora_config", "speculative_config", "cache_config", "parallel_config", "model_config"),
+        ),
+    ],
+)
+def test_what_decides_how_deep_an_engine_may_sleep_is_still_called_so(
+    owner: str, names: tuple[str, ...]
+) -> None:
+    """A name that moved would read as "not so", and nothing else would tell."""
+    config = getattr(import_module("vllm.config"), owner)
+    known = {field.name for field in dataclasses.fields(config)} | set(vars(config))
+    assert set(names) <= known
 
 
 # ── start, facts and staging ───────────────────────────────────────────────────────────────────────────
