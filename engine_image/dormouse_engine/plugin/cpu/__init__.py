@@ -8,7 +8,8 @@ A laptop shows the real thing: `--enable-sleep-mode` is accepted, the process's 
     memory     what sleeps, wakes and is discarded, and in which order
     moving     takes a loaded model into arenas;  kv does so for the KV cache
     linear     keeps weights out of packed forms;  store and room: where backups go, and whether they fit
-    report     the facts for the guard
+    agreement  one step on all ranks, and one error
+    depth      which engines must not go down to level 2;  report: the facts for the guard
 
 Only standard library is imported here; `worker`, `moving` and `kv` need the engine's own packages.
 """

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dormouse_engine.facts.publish import publish
 from dormouse_engine.plugin.cpu.agreement import agree, said_once
+from dormouse_engine.plugin.cpu.depth import deepest
 from dormouse_engine.plugin.cpu.errors import UnsupportedError
 from dormouse_engine.plugin.cpu.kv import KVCacheInArena
 from dormouse_engine.plugin.cpu.linear import keep_linear_plain
@@ -24,7 +25,6 @@ from dormouse_engine.plugin.cpu.moving import Moved, move
 from dormouse_engine.plugin.cpu.report import engine, worker_facts
 from dormouse_engine.plugin.cpu.settings import Settings
 from dormouse_engine.plugin.cpu.store import Store
-from dormouse_engine.plugin.deepest import deepest
 from dormouse_engine.plugin.log import LOG
 from dormouse_engine.plugin.tags import KV_CACHE, WEIGHTS
 
@@ -144,9 +144,7 @@ class SleepingCPUWorker(_base):  # type: ignore[misc]  # vLLM is not there when 
         super().save_tensorized_model(*args, **kwargs)
 
     def _deepest(self) -> tuple[Deepest, str]:
-        if self._moved.left_behind:
-            return "Offloaded", f"{self._moved.left_behind} bytes of its weights are out of a reload's reach"
-        return deepest(self.vllm_config, engine())
+        return deepest(self.vllm_config, engine(), self._moved.left_behind)
 
     def _facts(self) -> WorkerFacts:
         tier, reason = self._deepest()
