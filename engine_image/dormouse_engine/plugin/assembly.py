@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dormouse_engine.plugin.versions import Engine
 
 
-def assemble(engine: Engine, settings: Settings) -> str:
+def assemble(engine: Engine, settings: Settings, cuts: frozenset[str]) -> str:
     """Put Dormouse into `engine`; returns "" or why it was left as it is."""
     stager = Stager(settings)
     if engine.distribution == "vllm-ascend":
@@ -24,7 +24,7 @@ def assemble(engine: Engine, settings: Settings) -> str:
     else:
         wanted = [
             *allocator.hooks(),
-            *runtime.worker_hooks(engine, runtime.chosen()),
+            *runtime.worker_hooks(engine, cuts),
             *workers.hooks(allocator.WORKER_MODULE, allocator.WORKER, engine, stager),
         ]
     reason = install(wanted)

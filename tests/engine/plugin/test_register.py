@@ -22,7 +22,9 @@ class Platform:
 current_platform = Platform()
 """
 TELL = """
-import json, sys
+import json, os, sys
+if "UNLOADABLE" in os.environ:
+    sys.modules[os.environ["UNLOADABLE"]] = None
 from dormouse_engine.plugin import register
 register()
 register()
@@ -35,7 +37,6 @@ try:
     import vllm.v1.worker.gpu_worker
 except Exception as caught:
     error = repr(caught)
-import os
 print(json.dumps({"heavy": heavy, "early": early, "late": HERE.plugin.reason, "error": error,
                   "allocator": HERE.plugin.allocator, "folder": os.environ["DORMOUSE_RUN_DIR"]}))
 """
@@ -123,8 +124,19 @@ def test_stock_on_purpose_is_not_shouted_about(vllm: Path) -> None:
     assert "OWN ALLOCATOR" not in said["stderr"]
 
 
-def test_a_setting_that_can_not_be_meant_fails_the_start(vllm: Path) -> None:
-    assert "DORMOUSE_STAGING='maybe' is not usable" in run(vllm, DORMOUSE_STAGING="maybe")["failed"]
+@pytest.mark.parametrize("name", ["DORMOUSE_ALLOCATOR", "DORMOUSE_STAGING", "DORMOUSE_RESIDUAL"])
+def test_a_setting_that_can_not_be_meant_fails_the_start(vllm: Path, name: str) -> None:
+    assert f"{name}='maybe' is not usable" in run(vllm, **{name: "maybe"})["failed"]
+
+
+def test_a_native_pool_that_can_not_be_loaded_leaves_the_engine_its_own(vllm: Path) -> None:
+    # As where its extension was made for another Python.
+    without = {"UNLOADABLE": "dormouse_native._core"}
+    said = run(vllm, **without)
+    assert said["error"] == ""
+    assert said["late"].startswith("the native pool can't be loaded (import of dormouse_native._core halted")
+    assert said["allocator"] == "stock"
+    assert "PluginError" in run(vllm, DORMOUSE_ALLOCATOR="dormouse", **without)["error"]
 
 
 def test_vllm_finds_it_by_its_entry_point() -> None:
