@@ -33,6 +33,7 @@ WITH_OUR_PYTEST = "import site, sys; site.addsitedir(sys.argv.pop(1)); import py
 WITH_TORCH = (
     "tests/engine/cpu/with_torch/check_moving.py",
     "tests/engine/cpu/with_torch/check_agreement.py",
+    "tests/engine/cpu/with_torch/check_worker.py",
 )
 
 

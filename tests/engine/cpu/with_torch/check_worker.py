@@ -1,0 +1,69 @@
+"""The worker over the real one of vLLM. Needs vLLM, so `python -m tests.vllm_cpu` runs it, where vLLM is."""
+
+# mypy: disable-error-code="import-not-found"
+# (torch and vLLM are in their own environment only)
+
+from __future__ import annotations
+
+import inspect
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from vllm.model_executor.layers import utils
+from vllm.v1.worker.cpu_worker import CPUWorker
+
+from dormouse_engine.plugin.cpu import install
+from dormouse_engine.plugin.cpu.errors import UnsupportedError
+from dormouse_engine.plugin.cpu.linear import keep_linear_plain
+from dormouse_engine.plugin.cpu.worker import SleepingCPUWorker
+
+
+def test_a_vllm_without_the_hook_for_linear_layers_loads_nothing_and_says_which(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded: list[Any] = []
+    monkeypatch.delattr(utils, "dispatch_cpu_unquantized_gemm")
+    monkeypatch.setattr(CPUWorker, "load_model", lambda *_args, **_named: loaded.append(1))
+    with pytest.raises(UnsupportedError, match="dispatch_cpu_unquantized_gemm does not exist"):
+        object.__new__(SleepingCPUWorker).load_model()
+    assert loaded == []
+
+
+def test_linear_layers_keep_their_weight_as_a_parameter_and_others_go_vllms_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stock: list[Any] = []
+    monkeypatch.setattr(utils, "dispatch_cpu_unquantized_gemm", lambda layer, **_named: stock.append(layer))
+    assert keep_linear_plain() == ""
+    layer = torch.nn.Linear(64, 64, bias=False, dtype=torch.bfloat16)
+    utils.dispatch_cpu_unquantized_gemm(layer, remove_weight=True)
+    assert layer.cpu_linear is torch.nn.functional.linear
+    assert layer.weight.numel() == 64 * 64
+    assert stock == []
+    convolution = SimpleNamespace(weight=torch.zeros(4, 1, 4))
+    utils.dispatch_cpu_unquantized_gemm(convolution, remove_weight=False)
+    assert stock == [convolution]
+
+
+def test_every_method_of_ours_takes_the_place_of_one_of_vllms_with_its_parameters() -> None:
+    ours = {
+        name: method
+        for name, method in vars(SleepingCPUWorker).items()
+        if inspect.isfunction(method) and name not in {"__init__", "_facts", "_deepest"}
+    }
+    assert {"load_model", "sleep", "wake_up", "discard", "reload_weights"} <= ours.keys()
+    for name, method in ours.items():
+        theirs = [one for one in inspect.signature(getattr(CPUWorker, name)).parameters if one != "self"]
+        mine = inspect.signature(method).parameters
+        assert "args" in mine or [one for one in mine if one != "self"] == theirs, name
+
+
+def test_the_platform_says_that_it_can_sleep_once_installed() -> None:
+    from vllm.platforms import current_platform  # noqa: PLC0415 - found out at this moment
+
+    assert not current_platform.is_sleep_mode_available()
+    assert install() == ""
+    assert install() == ""
+    assert current_platform.is_sleep_mode_available()
