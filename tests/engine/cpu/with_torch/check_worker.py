@@ -35,7 +35,11 @@ def test_linear_layers_keep_their_weight_as_a_parameter_and_others_go_vllms_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stock: list[Any] = []
-    monkeypatch.setattr(utils, "dispatch_cpu_unquantized_gemm", lambda layer, **_named: stock.append(layer))
+
+    def dispatch(layer: Any, remove_weight: bool) -> None:  # noqa: ARG001, FBT001 - vLLM's own signature
+        stock.append(layer)
+
+    monkeypatch.setattr(utils, "dispatch_cpu_unquantized_gemm", dispatch)
     assert keep_linear_plain() == ""
     layer = torch.nn.Linear(64, 64, bias=False, dtype=torch.bfloat16)
     utils.dispatch_cpu_unquantized_gemm(layer, remove_weight=True)
