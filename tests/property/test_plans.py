@@ -15,7 +15,7 @@ from dormouse.domain import ledger
 from dormouse.domain.arbiter import decide
 from dormouse.domain.desk import Rules
 from dormouse.domain.plan import NEVER
-from dormouse.domain.snapshot import UNKNOWN_DEVICE, DeviceKey, Engine, shares_device
+from dormouse.domain.snapshot import UNKNOWN_DEVICE, Deepest, DeviceKey, Engine, shares_device
 from dormouse.domain.states import ASLEEP, SLEEPS, UNSETTLED, EngineState, Operation, after
 from tests.property.worlds import later, worlds
 
@@ -150,6 +150,32 @@ def test_pinned_engines_are_never_put_to_sleep(world: World) -> None:
     }
     for job in decide(snapshot, RULES).jobs:
         assert not {step.engine for step in job.steps if step.operation in SLEEPS} & pinned
+
+
+@given(world=worlds())
+def test_nobody_is_asked_to_sleep_deeper_than_it_says_that_it_comes_back_from(world: World) -> None:
+    snapshot = world.snapshot()
+    for job in decide(snapshot, RULES).jobs:
+        for step in job.steps:
+            engine = by_key(snapshot)[step.engine]
+            # What a failed wake left behind goes back to the tier that the engine is in.
+            if (
+                step.operation in SLEEPS
+                and engine.deepest is not None
+                and engine.state is not EngineState.DIRTY
+            ):
+                assert engine.deepest.tier is not Tier.AWAKE
+                assert (step.operation, engine.deepest.tier) != (Operation.SLEEP_DISCARD, Tier.OFFLOADED)
+
+
+@given(world=worlds())
+def test_an_engine_that_says_nothing_or_allows_all_is_treated_alike(world: World) -> None:
+    silent = world.snapshot()
+    silent = replace(silent, engines=tuple(replace(e, deepest=None) for e in silent.engines))
+    anything = replace(
+        silent, engines=tuple(replace(e, deepest=Deepest(Tier.DISCARDED, "")) for e in silent.engines)
+    )
+    assert silhouette(decide(silent, RULES)) == silhouette(decide(anything, RULES))
 
 
 @given(world=worlds())

@@ -18,6 +18,7 @@ from dormouse.api.status import Tier
 from dormouse.domain.snapshot import (
     UNKNOWN_DEVICE,
     Attempts,
+    Deepest,
     DeviceKey,
     DeviceMemory,
     Engine,
@@ -97,6 +98,7 @@ class World:
                 f"held {e.held}/{e.oldest_held_seconds:g} flight {e.in_flight} idle {e.idle_seconds:g} "
                 f"tier {e.tier_seconds:g} age {e.age_seconds:g} crashed {e.crashed}/{e.crashes} moving {e.transition} "
                 f"restartable {e.restartable} measured {truth.measured} guarded {truth.guarded} "
+                f"says {e.deepest and e.deepest.tier} "
                 f"tried {e.attempts.failed}/{e.attempts.rollbacks}/{e.attempts.reclaims}/{e.attempts.wait_seconds:g} "
                 f"{m.spec.sleep.mode} {m.spec.sleep.idle_timeout:g} deep {m.spec.sleep.deep_sleep_after:g} "
                 f"{m.spec.sleep.deepest} force {m.force.tier} restarts {m.restarts}"
@@ -145,7 +147,7 @@ class World:
     def _picture(self, truth: Truth) -> Engine:
         engine = truth.engine
         if engine.state in _UNASKED or not truth.guarded:
-            return replace(engine, devices=frozenset({DeviceKey(NODE, UNKNOWN_DEVICE)}))
+            return replace(engine, devices=frozenset({DeviceKey(NODE, UNKNOWN_DEVICE)}), deepest=None)
         known = truth.measured
         memory = tuple(
             DeviceMemory(
@@ -202,6 +204,9 @@ _FORCES = st.sampled_from(
         Force(Tier.AWAKE, Reason.FORCED_AWAKE, "by hand"),
         Force(Tier.OFFLOADED, Reason.FORCED_ASLEEP, "by hand", expires_seconds=50.0),
     ]
+)
+_DEEPEST = st.sampled_from(
+    [None] * 4 + [Deepest(tier, "by its own word") for tier in (Tier.AWAKE, Tier.OFFLOADED, Tier.DISCARDED)]
 )
 _ATTEMPTS = st.builds(
     Attempts,
@@ -289,6 +294,7 @@ def _truths(draw: st.DrawFn, model: ModelKey, names: list[str], *, calm: bool) -
         tier_seconds=draw(_AGES),
         age_seconds=draw(_AGES),
         transition=moving,
+        deepest=draw(_DEEPEST),
         last_transition=draw(
             st.sampled_from([None, LastTransition("wake", 1.5, {"engine": 1.25}, None, 100.0)])
         ),

@@ -53,7 +53,9 @@ class Front:
         self._guard: Guard | None = None
         if engine.options.guard or environment.get("DORMOUSE_TOKEN_FILE"):
             settings = Settings.from_env(environment)
-            self.app = self._guard = Guard(self.app, settings, StandinProbe(engine.core.executor))
+            self.app = self._guard = Guard(
+                self.app, settings, StandinProbe(engine.core.executor, engine.options.deepest)
+            )
 
     def refuse_held(self) -> None:
         """Answer what the guard holds with 503 and end its event streams."""

@@ -10,12 +10,15 @@ import argparse
 import os
 import re
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
+
+from dormouse_engine.facts.model import Deepest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 VERSIONS = {"0.23": "0.23.0", "0.32": "0.32.0", "0.33": "0.33.0"}
+TIERS: tuple[Deepest, ...] = get_args(Deepest)
 _UNITS = {
     "": 1,
     "k": 10**3,
@@ -49,6 +52,13 @@ def parse_bool(text: str) -> bool:
 def parse_names(text: str) -> tuple[str, ...]:
     """Read a comma-separated list; empty text gives an empty one."""
     return tuple(part for part in text.split(",") if part)
+
+
+def parse_tier(text: str) -> str:
+    """Read a tier or nothing; raises ValueError."""
+    if text not in ("", *TIERS):
+        raise ValueError(f"{text!r} is no tier; write one of {', '.join(TIERS)}")
+    return text
 
 
 def _flag(default: Any, help_: str, parse: Any = str) -> Any:
@@ -108,6 +118,11 @@ class Options:
     )
     roll_back: bool = _flag(
         default=False, help_="a sleep after a partial wake gives the resident tags back", parse=parse_bool
+    )
+    deepest: str = _flag(
+        "",
+        f"deepest tier from which the guard says that it comes back right: {', '.join(TIERS)}; none: nothing is said",
+        parse_tier,
     )
     dead_exit_seconds: float = _flag(0.5, "from a dead core to the end of the process (real: about 5)", float)
     faults: str = _flag("", "fault rules as JSON, or @FILE")

@@ -209,6 +209,11 @@ class Reason(StrEnum):
         ReasonGroup.ENGINE,
         "An engine does not serve a name of spec.aliases: clients that send it are answered 404.",
     )
+    DEPTH_LIMITED = (
+        "DepthLimited",
+        ReasonGroup.ENGINE,
+        "An engine says that it comes back right from no sleep as deep as the spec allows, so it sleeps less deep.",
+    )
     POD_OF_TWO_MODELS = (
         "PodOfTwoModels",
         ReasonGroup.ENGINE,
@@ -280,6 +285,11 @@ class Reason(StrEnum):
         "TemplateRejected",
         ReasonGroup.STALLED,
         "The API server refuses what engine.template makes; tried again when the spec changes.",
+    )
+    SLEEP_UNSAFE = (
+        "SleepUnsafe",
+        ReasonGroup.STALLED,
+        "A person orders sleep and the engine says that it comes back right from none, so it stays awake.",
     )
     SPEC_UNREADABLE = (
         "SpecUnreadable",

@@ -17,6 +17,7 @@ from dormouse.api.conditions import Reason
 from dormouse.api.status import Tier
 from dormouse.domain import ledger, room
 from dormouse.domain.desk import Desk, Rules
+from dormouse.domain.lifecycle import ORDERED_ASLEEP
 from dormouse.domain.plan import Step, Want
 from dormouse.domain.states import SETTLED, SILENT, EngineState, Operation, path
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 MAX_RESTARTS = 1
 """Pods restarted for failing wakes before a model is Stalled."""
-
-_ORDERED_BY_PERSON = frozenset({Reason.MODE_ASLEEP, Reason.FORCED_ASLEEP})
 
 
 def decide(snapshot: Snapshot, rules: Rules) -> Plan:
@@ -72,6 +71,8 @@ def _consider(desk: Desk, engine: Engine, want: Want) -> None:
         _restart(desk, engine, want, "a transition outlasted its time-out and the engine did not come back")
     elif engine.state is EngineState.DIRTY:
         _roll_back(desk, engine, want)
+    elif want.reason is Reason.SLEEP_UNSAFE and engine.state is EngineState.AWAKE:
+        desk.wait(engine, want, want.reason, want.message)
     elif want.tier is None or engine.state is SETTLED.get(want.tier):
         desk.rest(engine, want)
     elif want.tier is Tier.AWAKE:
@@ -89,7 +90,7 @@ def _sleep(desk: Desk, engine: Engine, want: Want) -> None:
     if len(way) > 1:
         # Before the sleep itself it goes up, which takes memory. Nobody is evicted for that: it waits for its own room.
         # Unless a person ordered it, a sleeper that could sleep deeper is as asked.
-        say = desk.wait if want.reason in _ORDERED_BY_PERSON else desk.postpone
+        say = desk.wait if want.reason in ORDERED_ASLEEP else desk.postpone
         measured = ledger.need(engine)
         if measured is None:
             say(engine, want, Reason.ROOM_UNPROVEN, "its footprint was never measured")
@@ -101,7 +102,7 @@ def _sleep(desk: Desk, engine: Engine, want: Want) -> None:
         needs = measured
     spec = desk.model(engine).spec.sleep
     # The engine checks the idleness that this decision rests on again, in the same instant as it closes.
-    min_idle = None if want.reason in _ORDERED_BY_PERSON else min(engine.idle_seconds, spec.idle_timeout)
+    min_idle = None if want.reason in ORDERED_ASLEEP else min(engine.idle_seconds, spec.idle_timeout)
     steps = (Step(engine.key, operation, min_idle, spec.drain_timeout) for operation in way)
     desk.start(engine, want, tuple(steps), needs=needs)
 

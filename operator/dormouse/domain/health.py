@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from dormouse.api.conditions import ConditionStatus, ConditionType, Reason, ReasonGroup
-from dormouse.domain import ledger
+from dormouse.domain import depth, ledger
 from dormouse.domain.snapshot import Reach
 from dormouse.domain.states import ASLEEP, UNSETTLED, EngineState
 
@@ -68,9 +68,11 @@ def examine(
 
 
 def failed(engine: Engine, verdict: Verdict | None) -> bool:
-    """Whether an engine is neither awake nor asleep nor on its way, because something broke."""
+    """Whether an engine is not what it should be because something broke; one that is kept awake works."""
     broken = {EngineState.DIRTY, EngineState.HUNG, EngineState.UNREACHABLE}
-    return engine.state in broken or engine.crashed or (verdict is not None and _gave_up(verdict))
+    if engine.state in broken or engine.crashed:
+        return True
+    return verdict is not None and _gave_up(verdict) and verdict.reason is not Reason.SLEEP_UNSAFE
 
 
 def _gave_up(verdict: Verdict) -> bool:
@@ -215,7 +217,7 @@ def _reachable(model: Model, engines: Sequence[Engine]) -> Finding:
 
 
 #: What an engine that answers may lack; the worst first.
-_LACKS: Final = (Reason.ALIAS_NOT_SERVED, Reason.UNGUARDED, Reason.UNMEASURED)
+_LACKS: Final = (Reason.ALIAS_NOT_SERVED, Reason.UNGUARDED, Reason.DEPTH_LIMITED, Reason.UNMEASURED)
 
 
 def _lack(model: Model, engine: Engine) -> tuple[Reason, str] | None:
@@ -226,6 +228,9 @@ def _lack(model: Model, engine: Engine) -> tuple[Reason, str] | None:
         return Reason.ALIAS_NOT_SERVED, f"{pod} does not serve {missing[0]}: {advice}"
     if engine.reach is Reach.UNGUARDED:
         return Reason.UNGUARDED, f"{pod}: {_UNGUARDED}"
+    limit = depth.limit(model, engine)
+    if limit is not None:
+        return Reason.DEPTH_LIMITED, f"{pod}: {limit}"
     if engine.reach is Reach.GUARDED and not engine.memory:
         return Reason.UNMEASURED, f"{pod}: {_UNMEASURED}"
     return None

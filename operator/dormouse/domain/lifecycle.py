@@ -6,14 +6,16 @@ a `Want` with the reason and the message that the user will read.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from dormouse.api.conditions import Reason
 from dormouse.api.durations import format_duration
-from dormouse.api.spec import DeepestTier, SleepMode
+from dormouse.api.spec import SleepMode
 from dormouse.api.status import Tier
+from dormouse.domain import depth
 from dormouse.domain.plan import NEVER, Want
-from dormouse.domain.states import PARTIAL, SILENT, EngineState
+from dormouse.domain.states import ASLEEP, PARTIAL, SILENT, EngineState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,23 +23,35 @@ if TYPE_CHECKING:
     from dormouse.domain.snapshot import Engine, Model
 
 
+ORDERED_ASLEEP: Final = frozenset({Reason.MODE_ASLEEP, Reason.FORCED_ASLEEP})
+"""A person wants it asleep, whatever the traffic."""
+
+
 def want(model: Model, engine: Engine) -> Want:
     """Return what `engine` should be."""
     for rule in RULES:
         answer = rule(model, engine)
         if answer is not None:
-            return answer
+            return _kept_awake(model, engine, answer)
     raise AssertionError("the last rule always answers")
 
 
-def deepest(model: Model) -> Tier:
-    """Return the deepest tier that the model's spec allows."""
-    return Tier.DISCARDED if model.spec.sleep.deepest is DeepestTier.DISCARDED else Tier.OFFLOADED
+def _kept_awake(model: Model, engine: Engine, answer: Want) -> Want:
+    """Return what the rules answered, unless the engine comes back right from no sleep: then it stays up."""
+    if engine.state in ASLEEP or depth.allows(engine, Tier.OFFLOADED):
+        return answer
+    if answer.reason in ORDERED_ASLEEP:
+        return replace(answer, tier=Tier.AWAKE, reason=Reason.SLEEP_UNSAFE, pinned=True)
+    if answer.tier in {None, Tier.AWAKE}:
+        return replace(answer, pinned=True)
+    message = _with_limit(model, engine, answer.message)
+    return replace(answer, tier=Tier.AWAKE, reason=Reason.DEPTH_LIMITED, message=message, pinned=True)
 
 
-def _as_deep_as_allowed(model: Model, engine: Engine) -> Tier:
-    """Return the tier to sleep at; a sleeper that is deeper already stays: going up costs a whole wake."""
-    return Tier.DISCARDED if engine.state is EngineState.DISCARDED else deepest(model)
+def _with_limit(model: Model, engine: Engine, message: str) -> str:
+    """Add to a message why the engine sleeps less deep than the spec allows, where it does."""
+    limit = depth.limit(model, engine)
+    return message if limit is None else f"{message}; {limit}"
 
 
 def _silent(_model: Model, engine: Engine) -> Want | None:
@@ -53,7 +67,8 @@ def _forced(model: Model, engine: Engine) -> Want | None:
     expires = NEVER if force.expires_seconds is None else force.expires_seconds
     if force.tier is Tier.AWAKE:
         return Want(Tier.AWAKE, Reason.FORCED_AWAKE, force.message, look_again=expires, pinned=True)
-    return Want(_as_deep_as_allowed(model, engine), Reason.FORCED_ASLEEP, force.message, look_again=expires)
+    tier, message = depth.target(model, engine), _with_limit(model, engine, force.message)
+    return Want(tier, Reason.FORCED_ASLEEP, message, look_again=expires)
 
 
 def _mode(model: Model, engine: Engine) -> Want | None:
@@ -61,7 +76,8 @@ def _mode(model: Model, engine: Engine) -> Want | None:
         case SleepMode.AWAKE:
             return Want(Tier.AWAKE, Reason.MODE_AWAKE, "spec.sleep.mode is Awake", pinned=True)
         case SleepMode.ASLEEP:
-            return Want(_as_deep_as_allowed(model, engine), Reason.MODE_ASLEEP, "spec.sleep.mode is Asleep")
+            message = _with_limit(model, engine, "spec.sleep.mode is Asleep")
+            return Want(depth.target(model, engine), Reason.MODE_ASLEEP, message)
         case _:
             return None
 
@@ -101,8 +117,11 @@ def _idle(model: Model, engine: Engine) -> Want | None:
 
 def _deep_sleep(model: Model, engine: Engine) -> Want | None:
     due = model.spec.sleep.deep_sleep_after
-    if engine.state is not EngineState.OFFLOADED or deepest(model) is not Tier.DISCARDED or due == 0:
+    if engine.state is not EngineState.OFFLOADED or depth.allowed(model) is not Tier.DISCARDED or due == 0:
         return None
+    if not depth.allows(engine, Tier.DISCARDED):
+        message = _with_limit(model, engine, "asleep until the next request")
+        return Want(Tier.OFFLOADED, Reason.DEPTH_LIMITED, message)
     if engine.tier_seconds >= due:
         return Want(
             Tier.DISCARDED, Reason.DEEP_SLEEP_DUE, f"offloaded for deepSleepAfter {format_duration(due)}"

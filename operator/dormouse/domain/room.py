@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dormouse.api.conditions import Reason
-from dormouse.domain import ledger, victims
+from dormouse.api.status import Tier
+from dormouse.domain import depth, ledger, victims
 from dormouse.domain.plan import NEVER
 from dormouse.domain.states import ASLEEP, EngineState
 
@@ -42,13 +43,22 @@ def find(desk: Desk, engine: Engine, want: Want, short: Mapping[DeviceKey, int])
             desk.wait(engine, want, Reason.ROOM_UNPROVEN, message)
             return None
     again = _soonest(desk, engine, neighbours, patience)
-    desk.wait(
-        engine,
-        want,
-        Reason.NEIGHBOUR_BUSY,
-        "short of room, and no idle neighbour can give it",
-        look_again=again,
-    )
+    message = f"short of room, and {_sleepless(desk, neighbours) or 'no idle neighbour can give it'}"
+    desk.wait(engine, want, Reason.NEIGHBOUR_BUSY, message, look_again=again)
+    return None
+
+
+def _sleepless(desk: Desk, neighbours: list[Engine]) -> str | None:
+    """Name a neighbour that holds room and can't be put to sleep at all, in its own words; None if none does."""
+    for other in neighbours:
+        limit = depth.limit(desk.model(other), other)
+        if (
+            limit
+            and other.memory
+            and other.state is EngineState.AWAKE
+            and not depth.allows(other, Tier.OFFLOADED)
+        ):
+            return f"{other.key.pod} holds it: {limit}"
     return None
 
 

@@ -79,6 +79,14 @@ class LastTransition:
 
 
 @dataclass(frozen=True, slots=True)
+class Deepest:
+    """The deepest tier from which an engine says that it comes back right; `reason`: why it is no deeper."""
+
+    tier: Tier
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Attempts:
     """What this operator tried on one engine since its last good wake; lost when it restarts, on purpose."""
 
@@ -126,6 +134,8 @@ class Observed:
     """The operation that runs in it now, ours or somebody else's."""
     transition_seconds: float = 0.0
     last_transition: LastTransition | None = None
+    deepest: Deepest | None = None
+    """None where the engine doesn't say: no guard, an older one, or workers that say nothing."""
     max_wait_seconds: float | None = None
     serves: tuple[str, ...] = ()
     """The names that clients may send, as the engine says; () while unknown."""

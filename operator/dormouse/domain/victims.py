@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dormouse.api.status import Tier
-from dormouse.domain import ledger
+from dormouse.domain import depth, ledger
 from dormouse.domain.plan import Step
 from dormouse.domain.states import SETTLED, Operation, path
 
@@ -57,6 +57,9 @@ def ill_sleeper(engine: Engine, model: Model) -> list[Victim]:
         return [Victim(engine, (Step(engine.key, Operation.RESTART),), kept)]
     tier = engine.tier if engine.tier in SETTLED else Tier.OFFLOADED
     assert tier is not None
+    tier = depth.at_most(engine, tier)
+    if tier is Tier.AWAKE:
+        return []
     sleep = Operation.SLEEP_DISCARD if tier is Tier.DISCARDED else Operation.SLEEP_OFFLOAD
     waking = tuple(Step(engine.key, operation) for operation in path(engine.state, Tier.AWAKE) or ())
     down = Step(engine.key, sleep, None, model.spec.sleep.drain_timeout)

@@ -98,6 +98,7 @@ def observed(report: Report, state: EngineState, reach: Reach, node: str, now: f
         measured_seconds_ago=report.measured_seconds_ago,
         tags=report.tags,
         backup=report.backup,
+        deepest=report.deepest,
         in_flight=report.in_flight,
         held=report.held,
         oldest_held_seconds=report.oldest_held_seconds,

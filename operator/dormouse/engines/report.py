@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from dormouse.api.status import Tier
-from dormouse.domain.snapshot import DeviceKey, DeviceMemory, LastTransition
+from dormouse.domain.snapshot import Deepest, DeviceKey, DeviceMemory, LastTransition
 from dormouse.errors import EngineUnreachableError
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 WEIGHTS: Final = "weights"
 KV_CACHE: Final = "kv_cache"
 TAGS: Final = frozenset({WEIGHTS, KV_CACHE})
+REASON_LIMIT: Final = 500
+"""Characters of an engine's own words that a message of ours repeats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,7 @@ class Report:
     measured_seconds_ago: float = 0.0
     tags: Mapping[str, int] | None = None
     backup: int | None = None
+    deepest: Deepest | None = None
     max_wait_seconds: float | None = None
 
 
@@ -82,6 +85,7 @@ def read_report(content: Any, node: str) -> Report:
             measured_seconds_ago=float(content.get("measured_ago_seconds") or 0.0),
             tags=_tags(content["tags"]),
             backup=_bytes(content["host"]["backup"]),
+            deepest=_deepest(content.get("deepest")),
             max_wait_seconds=float(content["max_wait_seconds"]),
         )
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -110,6 +114,17 @@ def _tags(tags: Mapping[str, int | None] | None) -> dict[str, int] | None:
     """Read bytes per tag; None when one is unknown, because then every sum over them is."""
     known = {tag: int(size) for tag, size in (tags or {}).items() if size is not None}
     return known if tags and len(known) == len(tags) else None
+
+
+def _deepest(said: Mapping[str, Any] | None) -> Deepest | None:
+    """Read how deep it may sleep; an older guard has no word for it."""
+    if said is None:
+        return None
+    tier = Tier(said["tier"])
+    if tier is Tier.ZERO:
+        raise ValueError("an engine without a pod says nothing")
+    reason = " ".join(str(said["reason"]).split())
+    return Deepest(tier, reason[:REASON_LIMIT] or "it gives no reason")
 
 
 def _problem(problem: Mapping[str, str] | None) -> str | None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from dormouse.domain import ledger
+from dormouse.api.status import Tier
+from dormouse.domain import depth, ledger
 from dormouse.domain.states import PARTIAL, PROOFS, SLEEPS, EngineState, Operation
 from dormouse.errors import (
     ClusterError,
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("dormouse.jobs")
 
-_IN_USE = "not_idle"
-"""The refusal that is no failure: somebody used the engine between our decision and our call."""
+_UNSAFE = "level_unsafe"
+_NO_FAILURES = frozenset({"not_idle", _UNSAFE})
+"""Refusals that are no failures: between our decision and our call somebody used the engine, or it became known that
+it would not come back right."""
 
 
 class Journal(Protocol):
@@ -48,7 +51,7 @@ class Journal(Protocol):
         """Note that a step succeeded."""
 
     def step_refused(self, job: Job, step: Step, seconds: float, error: str) -> None:
-        """Note that the engine was in use, so the step was not done; no failure."""
+        """Note that the engine refused for a reason that is no failure of its own; the step was not done."""
 
     def step_failed(self, job: Job, step: Step, seconds: float, error: str) -> None:
         """Note that a step failed and ended the job."""
@@ -97,9 +100,9 @@ class JobRunner:
             else:
                 await self._perform(step)
         except EngineRefusedError as error:
-            if error.kind == _IN_USE:
+            if error.kind in _NO_FAILURES:
                 self.journal.step_refused(job, step, self.clock() - started, str(error))
-                await self._look_closer(step.engine)
+                await self._look_closer(step, error)
             else:
                 self.journal.step_failed(job, step, self.clock() - started, str(error))
                 self._failed(step, before, str(error))
@@ -142,12 +145,16 @@ class JobRunner:
             )
         return seen
 
-    async def _look_closer(self, engine: EngineKey) -> None:
-        """Read the use that we had not heard of yet, or the next look would decide the same again."""
+    async def _look_closer(self, step: Step, refusal: EngineRefusedError) -> None:
+        """Read what we had not heard of yet, or the next look would decide the same again."""
         try:
-            await self.engines.refresh(engine)
+            seen = await self.engines.refresh(step.engine)
         except EngineError as error:
-            self.attempts.sleep_failed(engine, str(error))
+            self.attempts.sleep_failed(step.engine, str(error))
+            return
+        if refusal.kind == _UNSAFE and depth.allows(seen, depth.LEADS_TO.get(step.operation, Tier.AWAKE)):
+            # It refuses what it still says that it can do: nothing but time keeps us from asking at once again.
+            self.attempts.sleep_failed(step.engine, str(refusal))
 
     def _failed(self, step: Step, before: Engine | None, message: str) -> None:
         if step.operation is Operation.RESTART or before is None:

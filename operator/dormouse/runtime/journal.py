@@ -41,7 +41,7 @@ class Journal:
         )
 
     def step_refused(self, job: Job, step: Step, seconds: float, error: str) -> None:
-        """Note that the engine was in use, so the step was not done; no failure."""
+        """Note that the engine refused for a reason that is no failure of its own; the step was not done."""
         self.metrics.transition(step.operation, "refused", seconds)
         log.info(
             "step refused",

@@ -107,3 +107,16 @@ def test_a_bad_guard_setting_ends_the_engine_with_one(tmp_path: Path) -> None:
     failed = StandIn.launch(tmp_path / "log", guard=True, env={"DORMOUSE_DRAIN_SECONDS": "soon"})
     assert failed.process.wait(20) == 1
     assert "DORMOUSE_DRAIN_SECONDS" in failed.log.read_text()
+
+
+def test_one_that_says_how_deep_it_may_sleep_is_held_to_it_and_one_that_does_not_sleeps_anyhow(
+    guarded: StandIn, start: Start, tmp_path: Path
+) -> None:
+    assert _report(guarded)["deepest"] is None
+    assert _call(guarded, "POST", "/sleep", params={"level": 2}).status_code == 200
+    shallow = start(env={"DORMOUSE_TOKEN_FILE": str(tmp_path / "token")}, deepest="Offloaded")
+    says = {"tier": "Offloaded", "reason": "it was started with --deepest Offloaded"}
+    assert _report(shallow)["deepest"] == says
+    refused = _call(shallow, "POST", "/sleep", params={"level": 2})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "level_unsafe")
+    assert _call(shallow, "POST", "/sleep", params={"level": 1}).status_code == 200

@@ -103,7 +103,13 @@ def test_sizes_are_quantities(text: str, size: int) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--weights-bytes", "plenty"], ["--emulate", "0.9"], ["--strict", "perhaps"], ["--no-such-flag"]],
+    [
+        ["--weights-bytes", "plenty"],
+        ["--emulate", "0.9"],
+        ["--deepest", "Zero"],
+        ["--strict", "perhaps"],
+        ["--no-such-flag"],
+    ],
 )
 def test_a_bad_flag_ends_with_two(arguments: list[str]) -> None:
     ended = subprocess.run(

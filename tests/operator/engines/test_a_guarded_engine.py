@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from dormouse.api.status import Tier
-from dormouse.domain.snapshot import DeviceKey, Reach
+from dormouse.domain.snapshot import Deepest, DeviceKey, Reach
 from dormouse.domain.states import EngineState, Operation
 from dormouse.errors import EngineError, EngineFailedError, EngineRefusedError
 from tests.operator.engines.following import KEY, NODE, Followed, target
@@ -104,6 +104,28 @@ async def test_an_engine_used_lately_is_not_put_to_sleep(
         await followed.perform(Operation.SLEEP_OFFLOAD, idle=3600.0)
     assert (caught.value.kind, caught.value.status) == ("not_idle", 409)
     assert (await followed.links.refresh(KEY)).state is EngineState.AWAKE
+
+
+async def test_how_deep_it_may_sleep_is_seen_and_a_deeper_sleep_is_refused_by_name(
+    start: Callable[..., StandIn], followed: Followed
+) -> None:
+    await reached(followed, start(guard=True, deepest="Offloaded"))
+    assert (await followed.links.refresh(KEY)).deepest == Deepest(
+        Tier.OFFLOADED, "it was started with --deepest Offloaded"
+    )
+    with pytest.raises(EngineRefusedError) as caught:
+        await followed.perform(Operation.SLEEP_DISCARD, operation_id="a")
+    assert (caught.value.kind, caught.value.status) == ("level_unsafe", 409)
+    seen = await followed.links.refresh(KEY)
+    assert (seen.state, seen.last_transition) == (EngineState.AWAKE, None), "nothing was begun"
+    assert (await followed.perform(Operation.SLEEP_OFFLOAD, operation_id="b")).state is EngineState.OFFLOADED
+
+
+async def test_an_engine_whose_guard_says_nothing_of_depth_is_seen_without(
+    start: Callable[..., StandIn], followed: Followed
+) -> None:
+    await reached(followed, start(guard=True))
+    assert (await followed.links.refresh(KEY)).deepest is None
 
 
 async def test_level_1_does_not_become_level_2(start: Callable[..., StandIn], followed: Followed) -> None:

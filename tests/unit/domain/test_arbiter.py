@@ -7,7 +7,7 @@ from dormouse.api.status import Tier
 from dormouse.domain.arbiter import decide
 from dormouse.domain.desk import Rules
 from dormouse.domain.plan import NEVER, Plan
-from dormouse.domain.snapshot import UNKNOWN_DEVICE, DeviceKey, Engine
+from dormouse.domain.snapshot import UNKNOWN_DEVICE, Deepest, DeviceKey, Engine
 from dormouse.domain.states import EngineState, Operation
 
 from .build import GIB, engine, memory, model, snapshot, tried
@@ -291,3 +291,55 @@ def test_engines_without_measured_memory_wake_without_proof() -> None:
 
 def test_a_quiet_plan_needs_no_second_look() -> None:
     assert run(asleep()).look_again == NEVER
+
+
+NEVER_ASLEEP = Deepest(Tier.AWAKE, "its allocator is a stranger")
+LEVEL_1 = Deepest(Tier.OFFLOADED, "its heads are not told")
+
+
+def test_an_idle_neighbour_that_comes_back_from_no_sleep_is_no_victim_and_is_named() -> None:
+    plan = run(asleep(held=1, oldest_held_seconds=1000), awake(deepest=NEVER_ASLEEP))
+    assert plan.jobs == ()
+    verdict = plan.verdicts[asleep().key]
+    assert verdict.reason is Reason.NEIGHBOUR_BUSY
+    assert "b-pod" in verdict.message
+    assert "its allocator is a stranger" in verdict.message
+
+
+def test_a_neighbour_that_may_be_offloaded_makes_room_as_ever() -> None:
+    plan = run(asleep(held=1), awake(deepest=LEVEL_1))
+    assert steps(plan) == [("b-pod", Op.SLEEP_OFFLOAD), ("a-pod", Op.WAKE)]
+
+
+def test_a_boot_that_fails_beside_it_puts_no_engine_to_sleep_that_comes_back_from_none() -> None:
+    dead = engine("a", S.PENDING, crashed=True, crashes=1)
+    assert steps(run(dead, awake())) == [("b-pod", Op.SLEEP_OFFLOAD)], "else the test shows nothing"
+    assert run(dead, awake(deepest=NEVER_ASLEEP)).jobs == ()
+
+
+def test_a_sleeper_that_kept_memory_sleeps_anew_only_as_deep_as_it_says() -> None:
+    kept = memory(free=59, process=41, footprint=41, residual=1)
+    ill = engine("b", S.DISCARDED, kept, tags={"weights": 40 * GIB})
+    wants = engine("a", S.OFFLOADED, memory(free=59, process=0, footprint=90, residual=0), held=1)
+    assert steps(run(wants, ill))[-2:] == [("b-pod", Op.SLEEP_DISCARD), ("a-pod", Op.WAKE)]
+    shallow = replace(ill, deepest=LEVEL_1)
+    assert steps(run(wants, shallow))[-2:] == [("b-pod", Op.SLEEP_OFFLOAD), ("a-pod", Op.WAKE)]
+    assert run(wants, replace(ill, deepest=NEVER_ASLEEP)).jobs == ()
+
+
+def test_an_order_that_can_t_be_followed_waits_for_a_person() -> None:
+    plan = run(awake(deepest=NEVER_ASLEEP), specs={"b": {"sleep": {"mode": "Asleep"}}})
+    assert plan.jobs == ()
+    verdict = plan.verdicts[awake().key]
+    assert (verdict.reason, verdict.waiting) == (Reason.SLEEP_UNSAFE, True)
+
+
+def test_what_nobody_ordered_is_no_wait() -> None:
+    plan = run(awake(deepest=NEVER_ASLEEP, idle_seconds=10_000))
+    assert plan.jobs == ()
+    assert not plan.verdicts[awake().key].waiting
+
+
+def test_a_failed_wake_is_rolled_back_to_where_the_engine_is_whatever_it_says_by_now() -> None:
+    dirty = engine("a", S.DIRTY, AWAKE, tier=Tier.DISCARDED, deepest=NEVER_ASLEEP)
+    assert steps(run(dirty)) == [("a-pod", Op.SLEEP_DISCARD)]

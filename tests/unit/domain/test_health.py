@@ -10,7 +10,7 @@ from dormouse.api.conditions import ConditionStatus, ConditionType, Reason
 from dormouse.api.status import Tier
 from dormouse.domain import health
 from dormouse.domain.plan import Verdict
-from dormouse.domain.snapshot import Force, Reach
+from dormouse.domain.snapshot import Deepest, Force, Reach
 from dormouse.domain.states import EngineState
 from tests.unit.domain.build import GIB, engine, memory, model
 
@@ -128,6 +128,36 @@ def test_an_alias_that_an_engine_does_not_serve_is_named_with_what_to_do() -> No
     for well in (engine(serves=("m", "a", "b")), engine(serves=())):
         found = _find(well, of=of)
         assert found[ConditionType.ENGINE_REACHABLE][2] is not Reason.ALIAS_NOT_SERVED
+
+
+@pytest.mark.parametrize(
+    ("allowed", "says", "reason"),
+    [
+        ("Discarded", Deepest(Tier.OFFLOADED, "heads"), Reason.DEPTH_LIMITED),
+        ("Discarded", Deepest(Tier.AWAKE, "heads"), Reason.DEPTH_LIMITED),
+        ("Offloaded", Deepest(Tier.AWAKE, "heads"), Reason.DEPTH_LIMITED),
+        ("Offloaded", Deepest(Tier.OFFLOADED, "heads"), Reason.REACHABLE),
+        ("Discarded", Deepest(Tier.DISCARDED, ""), Reason.REACHABLE),
+        ("Discarded", None, Reason.REACHABLE),
+    ],
+)
+def test_an_engine_that_sleeps_less_deep_than_the_spec_allows_says_why(
+    allowed: str, says: Deepest | None, reason: Reason
+) -> None:
+    found = _find(
+        engine("a", S.AWAKE, memory(), deepest=says), of=model(spec={"sleep": {"deepest": allowed}})
+    )
+    assert _says(found, ConditionType.ENGINE_REACHABLE) == (TRUE, reason)
+    assert ("heads" in found[ConditionType.ENGINE_REACHABLE][3]) == (reason is Reason.DEPTH_LIMITED)
+    assert _says(found, ConditionType.READY) == (TRUE, Reason.AS_ASKED)
+
+
+def test_an_order_to_sleep_that_can_t_be_followed_is_stalled_and_the_engine_has_not_failed() -> None:
+    verdict = _waiting(Reason.SLEEP_UNSAFE)
+    found = _find(engine(), verdict=verdict)
+    assert _says(found, ConditionType.READY) == (FALSE, Reason.SLEEP_UNSAFE)
+    assert _says(found, ConditionType.STALLED) == (TRUE, Reason.SLEEP_UNSAFE)
+    assert not health.failed(engine(), verdict)
 
 
 def test_strangers_are_named() -> None:

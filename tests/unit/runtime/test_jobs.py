@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dormouse.api.conditions import Reason
+from dormouse.api.status import Tier
 from dormouse.domain.ledger import Book
 from dormouse.domain.plan import Job, Step
-from dormouse.domain.snapshot import Attempts
+from dormouse.domain.snapshot import Attempts, Deepest
 from dormouse.domain.states import EngineState, Operation
 from dormouse.errors import (
     EngineError,
@@ -157,6 +158,30 @@ async def test_an_engine_in_use_that_then_is_silent_is_left_alone_for_a_while() 
     bench.engines.fail[Operation.SLEEP_OFFLOAD] = _refusal("not_idle")
     del bench.engines.seen[A]
     await bench.run(Step(A, Operation.SLEEP_OFFLOAD, 5.0))
+    assert bench.attempts.of(A).wait_seconds > 0
+
+
+@pytest.mark.parametrize("state", [EngineState.AWAKE, EngineState.DIRTY])
+async def test_a_level_that_turned_out_unsafe_is_no_failure(state: EngineState) -> None:
+    bench = Bench(state)
+    bench.engines.seen[A] = observation(state, deepest=Deepest(Tier.OFFLOADED, "heads"))
+    bench.engines.fail[Operation.SLEEP_DISCARD] = _refusal("level_unsafe")
+    await bench.run(Step(A, Operation.SLEEP_DISCARD, 5.0))
+    assert bench.course.told == [("refused", Operation.SLEEP_DISCARD)]
+    assert bench.engines.refreshed == [A.pod], "what it says now decides"
+    assert bench.attempts.of(A) == Attempts(), "nothing is counted and nothing waited for"
+    assert bench.pods.restarted == []
+
+
+@pytest.mark.parametrize("says", [None, Deepest(Tier.DISCARDED, "")])
+async def test_an_engine_that_refuses_what_it_says_it_can_is_asked_again_after_a_pause(
+    says: Deepest | None,
+) -> None:
+    bench = Bench(EngineState.AWAKE)
+    bench.engines.seen[A] = observation(EngineState.AWAKE, deepest=says)
+    bench.engines.fail[Operation.SLEEP_DISCARD] = _refusal("level_unsafe")
+    await bench.run(Step(A, Operation.SLEEP_DISCARD, 5.0))
+    assert bench.tries() == Attempts(), "no attempt is counted"
     assert bench.attempts.of(A).wait_seconds > 0
 
 
