@@ -122,7 +122,7 @@ def _serving(chosen: argparse.Namespace, scratch: Path) -> Serving:
 def _keep(log: Path, folder: Path) -> None:
     if log.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(log, folder / f"{ROW}.log")
+        shutil.copyfile(log, folder / f"{ROW}-engine.log")
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

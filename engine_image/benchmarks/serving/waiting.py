@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from benchmarks.serving.client import Engine
 
 _PAUSE_SECONDS = 0.02
+_BEGINS_SECONDS = 5.0
+_NOT_BEGUN = "nothing is copied in advance"
 
 
 async def report_when(
@@ -26,15 +28,30 @@ async def report_when(
     return report
 
 
-async def staged(engine: Engine, *, seconds: float) -> tuple[float, list[dict[str, Any] | None]]:
-    """Wait until the background copy of the weights is complete, fails, or is not made at all.
+async def staged(engine: Engine, *, seconds: float, begins: float = _BEGINS_SECONDS) -> dict[str, Any]:
+    """Wait until the background copy of the weights is complete.
 
-    Returns how long that took, and what each worker says of it ([]: no worker says anything).
+    Returns `complete`, why not, seconds waited, and what each worker says of its copy. It waits no longer for one that
+    failed, nor for one that did not begin within `begins` seconds.
     """
     begun = time.perf_counter()
     while True:
         workers = [worker.get("staging") for worker in (await engine.report()).get("allocator") or []]
         waited = time.perf_counter() - begun
-        if not any(worker and worker["active"] for worker in workers) or waited > seconds:
-            return waited, workers
-        await asyncio.sleep(0.2)
+        why = _unstaged(workers)
+        over = waited > (begins if why == _NOT_BEGUN else seconds)
+        if not why or over or any(worker and worker["error"] for worker in workers):
+            return {"complete": not why, "why": why, "waited_seconds": waited, "workers": workers}
+        await asyncio.sleep(0.1)
+
+
+def _unstaged(workers: list[dict[str, Any] | None]) -> str:
+    """Return why the copies are not complete; empty when they are."""
+    known = [worker for worker in workers if worker and worker["total"]]
+    if not known or len(known) < len(workers):
+        return _NOT_BEGUN
+    if errors := [worker["error"] for worker in known if worker["error"]]:
+        return str(errors[0])
+    if any(worker["active"] or worker["done"] < worker["total"] for worker in known):
+        return "it takes too long"
+    return ""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.common.say import say
 from benchmarks.common.shapes import prompts
+from benchmarks.serving import waiting
 from benchmarks.serving.client import Engine
 from benchmarks.two_models import manifests
 
@@ -177,20 +178,10 @@ class Story:
         )
 
     async def _staged(self, name: str) -> None:
-        """Wait until the background copy of an engine's weights is complete, where there is one."""
-        begun = time.perf_counter()
-        while True:
-            report = await self.engines[name].report()
-            staging = [worker.get("staging") for worker in report.get("allocator") or []]
-            done = bool(staging) and all(s and not s["active"] and s["done"] >= s["total"] for s in staging)
-            late = time.perf_counter() - begun > self.plan.settle_seconds
-            if done or late or not any(staging):
-                break
-            await asyncio.sleep(0.2)
-        seconds = time.perf_counter() - begun
-        self.record.fact(
-            **{f"{name}_staging": {"complete": done, "waited_seconds": seconds, "workers": staging}}
-        )
+        """Wait for the background copy of an engine's weights, so that its first sleep is a staged one."""
+        begins = 0.0 if self.serving.rehearsal else 5.0
+        told = await waiting.staged(self.engines[name], seconds=self.plan.settle_seconds, begins=begins)
+        self.record.fact(**{f"{name}_staging": told})
 
     async def _turn(self, turn: int, name: str, victim: str) -> None:
         engine = self.engines[name]
