@@ -14,7 +14,8 @@ Where ours does not fit, the engine keeps its own allocator, a warning says why,
     versions    which engine this is                           settings     what the environment says
     allocator   in the place of vLLM's; ascend: vllm-ascend's  workers      where we stand in a worker
     transitions, ranks, restore, refusals                      sleep and wake, on all ranks or none
-    writers     who touches weights                            staging      backups before the first sleep
+    writers     who touches weights                            scales       what vLLM 0.23 would forget
+    staging     backups before the first sleep
     deepest     how deep this engine may sleep                 collect, here   the facts
     cpu         vLLM on a CPU
 """

@@ -15,6 +15,7 @@ from dormouse_engine.plugin.log import LOG
 from dormouse_engine.plugin.ranks import of_this_engine, together
 from dormouse_engine.plugin.refusals import refuse_sleep, refuse_wake
 from dormouse_engine.plugin.restore import go_back, way_back
+from dormouse_engine.plugin.scales import scales_stay
 from dormouse_engine.plugin.tags import KEPT, WEIGHTS
 from dormouse_native import DormouseError
 
@@ -162,7 +163,8 @@ class WakeAttempt(_Attempt):
         if aside:
             setattr(self._worker, _BUFFERS, {})
         try:
-            self._original(self._worker, self._tags)
+            with scales_stay(self._worker.model_runner):
+                self._original(self._worker, self._tags)
         finally:
             if aside:
                 setattr(self._worker, _BUFFERS, aside)

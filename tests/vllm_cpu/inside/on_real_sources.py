@@ -37,6 +37,7 @@ from tests.vllm_cpu.inside.rig import (
     import_worker,
     in_child,
     run_dir,
+    tensor_at,
     use,
 )
 
@@ -323,6 +324,40 @@ def test_a_kv_cache_that_was_given_away_before_the_sleep() -> None:
     assert one.states == LEVEL_1, "a backup is not given up"
     one.worker.wake_up()
     assert one.content() == WHOLE
+
+
+@pytest.mark.skipif(NEW, reason="later releases keep the scales themselves")
+@pytest.mark.parametrize("level", [1, 2])
+@pytest.mark.parametrize("order", [("weights", "kv_cache"), ("kv_cache", "weights"), None])
+@in_child
+def test_the_scales_of_a_quantised_kv_cache_outlive_its_wake(
+    level: int, order: tuple[str, str] | None
+) -> None:
+    one = engine()
+    real = import_module("vllm.v1.worker.gpu_model_runner")
+    layer: Any = object.__new__(real.Attention)
+    torch.nn.Module.__init__(layer)
+    for name in ("_k_scale", "_v_scale"):
+        layer.register_buffer(name, tensor_at(one.pool, 4 * MIB, "weights"))
+        getattr(layer, name).fill_(0.5)
+    one.model.attention = layer
+    runner: Any = object.__new__(real.GPUModelRunner)
+    vars(runner).update(
+        vars(one.worker.model_runner),
+        cache_config=SimpleNamespace(cache_dtype="fp8"),
+        compilation_config=SimpleNamespace(static_forward_context={"layer": layer}),
+        kv_caches=[one.kv_cache],
+    )
+    del runner.post_kv_cache_wake_up
+    one.worker.model_runner = runner
+    one.worker.sleep(level)
+    for tags in [[tag] for tag in order] if order else [None]:
+        one.worker.wake_up(tags)
+    one.reload()
+    assert [float(getattr(layer, name)[-1]) for name in ("_k_scale", "_v_scale")] == [0.5, 0.5]
+    assert not one.kv_cache.any(), "what a cache holds after a wake must be no number by accident"
+    assert one.content() == WHOLE
+    assert "init_fp8_kv_scales" not in vars(runner)
 
 
 # ── failures ───────────────────────────────────────────────────────────────────────────────────────────
