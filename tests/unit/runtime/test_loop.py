@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dormouse.domain.snapshot import DeviceKey, ModelKey
+from dormouse.api.status import Tier
+from dormouse.domain.snapshot import Attempts, Deepest, DeviceKey, ModelKey
 from dormouse.domain.states import EngineState, Operation
-from dormouse.errors import EngineFailedError, LeadershipLostError
+from dormouse.errors import EngineFailedError, EngineRefusedError, LeadershipLostError
 from tests.unit.domain.build import GIB, memory
 from tests.unit.runtime.fakes import World, observation
 
@@ -231,3 +232,23 @@ def _count_looks(world: World) -> list[str]:
 
     world.collector.__class__ = _Watched
     return looked
+
+
+async def test_a_sleep_that_turns_out_too_deep_is_asked_for_once_and_then_less_deep(world: World) -> None:
+    asleep = {"sleep": {"mode": "Asleep", "deepest": "Discarded"}}
+    key = world.add("a", observation(EngineState.AWAKE), asleep)
+    world.engines.fail[Operation.SLEEP_DISCARD] = EngineRefusedError("heads", kind="level_unsafe", status=409)
+    world.engines.gate.clear()
+    world.look("a")
+    await world.settle()
+    # It becomes known while our call is on its way.
+    says = Deepest(Tier.OFFLOADED, "heads")
+    world.engines.seen[key] = observation(EngineState.AWAKE, deepest=says)
+    offloaded = observation(EngineState.OFFLOADED, deepest=says)
+    world.engines.becomes["a", Operation.SLEEP_OFFLOAD] = offloaded
+    world.engines.gate.set()
+    await world.settle()
+    assert world.engines.done == [("a", Operation.SLEEP_DISCARD), ("a", Operation.SLEEP_OFFLOAD)]
+    assert world.attempts.of(key) == Attempts()
+    assert world.pods.restarted == []
+    assert not any(warning for _, _, warning in world.board.events)
