@@ -6,20 +6,19 @@ take the same step:
 
 | what the ranks say | step |
 |---|---|
-| somebody refuses, before anything moves | nobody begins, and all raise |
+| somebody refuses, before anything moves | nobody begins |
 | nobody failed | keep |
-| somebody failed, and no rank has given up content | undo: all go back, and all raise |
-| somebody failed, and a rank has dropped weights (level 2) | finish: those who failed follow, nobody raises |
+| somebody failed, and no rank has given up content | undo: all go back |
+| somebody failed, and a rank has dropped weights (level 2) | finish: those who failed follow, and that is no failure |
 
-The last line is so because there is no way back from a drop; a level 2 means to lose the weights anyhow. `decide` is
-pure; the rest is effects. An engine with one rank asks nobody.
+The last line is so because there is no way back from a drop; a level 2 means to lose the weights anyhow. Where it ends
+badly, the last rank raises for all (`peers` says why). `decide` is pure; the rest is effects.
 """
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
 
 from dormouse_engine.plugin.log import LOG
 from dormouse_native.errors import IllegalState
@@ -27,6 +26,7 @@ from dormouse_native.errors import IllegalState
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+T = TypeVar("T")
 Step: TypeAlias = Literal["keep", "undo", "finish"]
 
 
@@ -61,44 +61,14 @@ class Outcome:
 
 
 class Ranks(Protocol):
-    """The ranks of one engine."""
+    """The ranks of one engine; `peers.Peers` are those of vLLM."""
 
-    def gather(self, mine: Outcome) -> Sequence[Outcome]:
-        """Return everybody's, in the order of ranks; every rank calls it."""
+    @property
+    def last(self) -> bool:
+        """Whether this rank is the one that raises."""
 
-
-class Alone:
-    """An engine with one rank."""
-
-    def gather(self, mine: Outcome) -> Sequence[Outcome]:
-        """Return it."""
-        return (mine,)
-
-
-class Grouped:
-    """Ranks that talk over a process group of torch on the CPU."""
-
-    def __init__(self, group: Any, size: int) -> None:
-        self._group = group
-        self._size = size
-
-    def gather(self, mine: Outcome) -> Sequence[Outcome]:
-        """Exchange pairs of plain values, which survive any version of this file on the other side."""
-        heard: list[Any] = [None] * self._size
-        distributed = importlib.import_module("torch.distributed")
-        distributed.all_gather_object(heard, (mine.error, mine.lost), group=self._group)
-        return [Outcome(error, lost) for error, lost in heard]
-
-
-def of_this_engine() -> Ranks:
-    """Return the ranks that one call of the executor reaches: those of this engine, without data-parallel peers."""
-    state = importlib.import_module("vllm.distributed.parallel_state")
-    try:
-        group = state.get_inner_dp_world_group()
-    except AssertionError:  # vLLM's way to say that there is no group yet
-        return Alone()
-    size = int(group.world_size)
-    return Alone() if size == 1 else Grouped(group.cpu_group, size)
+    def gather(self, mine: T) -> Sequence[T]:
+        """Return everybody's plain values in the order of ranks; every rank calls it."""
 
 
 def decide(outcomes: Sequence[Outcome]) -> Step:
@@ -108,25 +78,56 @@ def decide(outcomes: Sequence[Outcome]) -> Step:
     return "finish" if any(outcome.lost for outcome in outcomes) else "undo"
 
 
+def agreed(name: str, check: Callable[[], None], ranks: Ranks) -> bool:
+    """Ask all ranks whether `name` may begin; where any refuses, the last raises and the others return False."""
+    refusal = _error_of(check)
+    outcomes = _round(ranks, refusal)
+    if decide(outcomes) == "keep":
+        return True
+    _raise(ranks, refusal or IllegalState(f"nothing was begun, because {name} is refused: {_who(outcomes)}"))
+    return False
+
+
 def together(attempt: Attempt, ranks: Ranks) -> None:
-    """Run `attempt` on all ranks; on an error bring all back and raise, or bring all to the end."""
-    refusal = _error_of(attempt.check)
-    outcomes = ranks.gather(Outcome(_said(refusal)))
-    if decide(outcomes) != "keep":
-        raise refusal or IllegalState(
-            f"nothing was begun, because {attempt.name} is refused: {_who(outcomes)}"
-        )
+    """Run `attempt` on all ranks; on an error bring all back, or bring all to the end."""
+    if not agreed(attempt.name, attempt.check, ranks):
+        return
     error = _error_of(attempt.run)
-    outcomes = ranks.gather(Outcome(_said(error), attempt.lost))
-    step = decide(outcomes)
-    if step == "undo":
-        _undo(attempt, error)
-        raise error or IllegalState(
-            f"this rank was brought back, because {attempt.name} failed: {_who(outcomes)}"
-        )
-    if step == "finish":
-        LOG.warning("Dormouse: %s goes on although it failed in part: %s", attempt.name, _who(outcomes))
-        _finish(attempt, error, ranks)
+    outcomes = _round(ranks, error, lost=attempt.lost)
+    match decide(outcomes):
+        case "keep":
+            return
+        case "undo":
+            stuck = _round(ranks, _error_of(attempt.undo))
+            failed = f"{attempt.name} failed: {_who(outcomes)}"
+            if decide(stuck) != "keep":
+                _raise(
+                    ranks,
+                    IllegalState(f"{failed}; it could not be undone ({_who(stuck)}): restart this engine"),
+                    error,
+                )
+            else:
+                _raise(ranks, error or IllegalState(f"this rank was brought back, because {failed}"))
+        case "finish":
+            LOG.warning("Dormouse: %s goes on although it failed in part: %s", attempt.name, _who(outcomes))
+            left = _round(ranks, _error_of(attempt.finish) if error is not None else None)
+            if decide(left) != "keep":
+                said = (
+                    f"{attempt.name} left the ranks in different states ({_who(left)}): restart this engine"
+                )
+                _raise(ranks, IllegalState(said), error)
+
+
+def _round(ranks: Ranks, error: Exception | None, *, lost: bool = False) -> Sequence[Outcome]:
+    # As pairs, which survive any version of this file on the other side.
+    said = "" if error is None else f"{type(error).__name__}: {error}"
+    return [Outcome(*heard) for heard in ranks.gather((said, lost))]
+
+
+def _raise(ranks: Ranks, error: Exception, cause: Exception | None = None) -> None:
+    if ranks.last:
+        raise error from cause
+    LOG.info("Dormouse: %s; the last rank tells the engine", error)
 
 
 def _error_of(part: Callable[[], None]) -> Exception | None:
@@ -135,28 +136,6 @@ def _error_of(part: Callable[[], None]) -> Exception | None:
     except Exception as error:  # noqa: BLE001 - the others must hear of it, whatever it is
         return error
     return None
-
-
-def _said(error: Exception | None) -> str:
-    return "" if error is None else f"{type(error).__name__}: {error}"
-
-
-def _undo(attempt: Attempt, error: Exception | None) -> None:
-    worse = _error_of(attempt.undo)
-    if worse is not None:
-        raise IllegalState(
-            f"{attempt.name} failed ({error or 'on another rank'}) and could not be undone ({worse}): "
-            "restart this engine"
-        ) from worse
-
-
-def _finish(attempt: Attempt, error: Exception | None, ranks: Ranks) -> None:
-    left = _error_of(attempt.finish) if error is not None else None
-    outcomes = ranks.gather(Outcome(_said(left)))
-    if decide(outcomes) != "keep":
-        raise IllegalState(
-            f"{attempt.name} left the ranks in different states ({_who(outcomes)}): restart this engine"
-        ) from error
 
 
 def _who(outcomes: Sequence[Outcome]) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from dormouse_engine.plugin.allocator import PoolAllocator, current
 from dormouse_engine.plugin.here import HERE
 from dormouse_engine.plugin.log import LOG
-from dormouse_engine.plugin.ranks import of_this_engine, together
+from dormouse_engine.plugin.peers import of_this_engine
+from dormouse_engine.plugin.ranks import together
 from dormouse_engine.plugin.refusals import refuse_sleep, refuse_wake
 from dormouse_engine.plugin.restore import go_back, way_back
 from dormouse_engine.plugin.scales import scales_stay

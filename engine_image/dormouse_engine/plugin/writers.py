@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from dormouse_engine.plugin.allocator import current
 from dormouse_engine.plugin.here import HERE
+from dormouse_engine.plugin.peers import of_this_engine
+from dormouse_engine.plugin.ranks import agreed
 from dormouse_engine.plugin.refusals import refuse_touch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dormouse_engine.plugin.allocator import PoolAllocator
     from dormouse_engine.plugin.staging import Stager
 
 
@@ -26,8 +29,8 @@ def reader(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         @functools.wraps(original)
         def read(self: Any, *args: Any, **kwargs: Any) -> Any:
             allocator = current()
-            if allocator is not None:
-                refuse_touch(name, allocator.states())
+            if allocator is not None and not _allowed(name, allocator):
+                return None
             return original(self, *args, **kwargs)
 
         return read
@@ -46,7 +49,8 @@ def writer(
             allocator = current()
             if allocator is None:
                 return original(self, *args, **kwargs)
-            refuse_touch(name, allocator.states())
+            if not _allowed(name, allocator):
+                return None
             allocator.mark_dirty()
             try:
                 done = original(self, *args, **kwargs)
@@ -61,3 +65,7 @@ def writer(
         return write
 
     return make
+
+
+def _allowed(name: str, allocator: PoolAllocator) -> bool:
+    return agreed(name, lambda: refuse_touch(name, allocator.states()), of_this_engine())

@@ -65,8 +65,9 @@ def put(putting: Putting) -> str:
     """Do what the plugin does in such an engine."""
     if putting.how == "device":
         from dormouse_engine.plugin.assembly import assemble  # noqa: PLC0415 - needs the native pool
+        from dormouse_engine.plugin.cuts import chosen  # noqa: PLC0415
 
-        return assemble(putting.engine, Settings())
+        return assemble(putting.engine, Settings(), chosen({}))
     if putting.how.startswith("residual"):
         return cut(putting.engine, v2=putting.how.endswith("v2"))
     if putting.how == "platform":

@@ -5,28 +5,30 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dormouse_engine.plugin.ranks import Alone, Outcome, decide, together
+from dormouse_engine.plugin.peers import Peers
+from dormouse_engine.plugin.ranks import Outcome, agreed, decide, together
 from dormouse_native.errors import IllegalState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 class Table:
     """Where threads meet as ranks of one engine would."""
 
     def __init__(self, size: int) -> None:
-        self._said: dict[int, Outcome] = {}
+        self.size = size
+        self._said: dict[int, Any] = {}
         self._all = threading.Barrier(size, timeout=10)
 
     def place(self, rank: int) -> Place:
         return Place(self, rank)
 
-    def gather(self, rank: int, mine: Outcome) -> Sequence[Outcome]:
+    def gather(self, rank: int, mine: Any) -> Sequence[Any]:
         self._said[rank] = mine
         self._all.wait()
         heard = [self._said[one] for one in sorted(self._said)]
@@ -39,7 +41,11 @@ class Place:
         self._table = table
         self._rank = rank
 
-    def gather(self, mine: Outcome) -> Sequence[Outcome]:
+    @property
+    def last(self) -> bool:
+        return self._rank == self._table.size - 1
+
+    def gather(self, mine: Any) -> Sequence[Any]:
         return self._table.gather(self._rank, mine)
 
 
@@ -87,14 +93,18 @@ def run(*parts: Part) -> list[Exception | None]:
     table = Table(len(parts))
 
     def one(rank: int, part: Part) -> Exception | None:
-        try:
-            together(part, Alone() if len(parts) == 1 else table.place(rank))
-        except Exception as error:  # noqa: BLE001 - it is the result
-            return error
-        return None
+        return outcome(lambda: together(part, Peers(()) if len(parts) == 1 else table.place(rank)))
 
     with ThreadPoolExecutor(len(parts)) as pool:
         return list(pool.map(one, range(len(parts)), parts))
+
+
+def outcome(step: Callable[[], object]) -> Exception | None:
+    try:
+        step()
+    except Exception as error:  # noqa: BLE001 - it is the result
+        return error
+    return None
 
 
 @pytest.mark.parametrize("drops", [False, True])
@@ -104,26 +114,30 @@ def test_where_nobody_fails_all_keep_what_they_did(*, drops: bool) -> None:
     assert [part.state for part in parts] == ["asleep"] * 3
 
 
-def test_where_one_refuses_nobody_begins_and_all_raise() -> None:
-    parts = [Part(drops=True), Part(drops=True, refuses=True)]
-    first, second = run(*parts)
+@pytest.mark.parametrize("refusing", [0, 1])
+def test_where_one_refuses_nobody_begins_and_the_last_tells_why(refusing: int) -> None:
+    parts = [Part(drops=True, refuses=rank == refusing) for rank in range(2)]
+    first, last = run(*parts)
     assert not any(part.ran for part in parts)
-    assert isinstance(first, IllegalState)
-    assert "sleep is refused: rank 1: ValueError: not at this level" in str(first)
-    assert isinstance(second, ValueError)
+    assert first is None, "an answer behind an error is never read"
+    if refusing:
+        assert isinstance(last, ValueError)
+    else:
+        assert isinstance(last, IllegalState)
+        assert "sleep is refused: rank 0: ValueError: not at this level" in str(last)
 
 
 @pytest.mark.parametrize("failing", [failing for failing in product([False, True], repeat=3) if any(failing)])
-def test_where_somebody_fails_all_go_back_and_all_raise(failing: tuple[bool, ...]) -> None:
+def test_where_somebody_fails_all_go_back_and_the_last_raises(failing: tuple[bool, ...]) -> None:
     parts = [Part("no room" if fails else "") for fails in failing]
-    errors = run(*parts)
+    *others, last = run(*parts)
     assert [part.state for part in parts] == ["awake"] * 3
-    for rank, error in enumerate(errors):
-        if failing[rank]:
-            assert isinstance(error, MemoryError), "its own error, not another's"
-        else:
-            assert isinstance(error, IllegalState)
-            assert f"rank {failing.index(True)}: MemoryError: no room" in str(error)
+    assert others == [None, None], "an answer behind an error is never read"
+    if failing[2]:
+        assert isinstance(last, MemoryError), "its own error, not another's"
+    else:
+        assert isinstance(last, IllegalState)
+        assert f"rank {failing.index(True)}: MemoryError: no room" in str(last)
 
 
 def test_where_weights_are_dropped_already_those_who_failed_follow_and_nobody_raises() -> None:
@@ -132,25 +146,59 @@ def test_where_weights_are_dropped_already_those_who_failed_follow_and_nobody_ra
     assert [part.state for part in parts] == ["asleep", "asleep"]
 
 
-def test_where_all_failed_nothing_is_lost_and_all_raise() -> None:
+def test_where_all_failed_nothing_is_lost() -> None:
     parts = [Part("no room", drops=True), Part("no room", drops=True)]
-    assert all(isinstance(error, MemoryError) for error in run(*parts))
+    first, last = run(*parts)
+    assert first is None
+    assert isinstance(last, MemoryError)
     assert [part.state for part in parts] == ["awake", "awake"]
 
 
-@pytest.mark.parametrize("parts", [(Part(stuck="gone"), Part("no room")), (Part("no room", stuck="gone"),)])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (Part(stuck="gone"), Part("no room")),
+        (Part("no room"), Part(stuck="gone")),
+        (Part("no room", stuck="gone"),),
+    ],
+)
 def test_a_rank_that_can_not_be_brought_back_says_restart(parts: tuple[Part, ...]) -> None:
-    errors = run(*parts)
-    assert isinstance(errors[0], IllegalState)
-    assert "could not be undone (gone): restart this engine" in str(errors[0])
+    *others, last = run(*parts)
+    assert others == [None] * len(others)
+    assert isinstance(last, IllegalState)
+    assert "MemoryError: no room; it could not be undone (rank" in str(last)
+    assert "MemoryError: gone): restart this engine" in str(last)
 
 
-def test_a_rank_that_can_not_follow_makes_all_say_restart() -> None:
-    errors = run(Part(drops=True), Part("no room", drops=True, stuck="gone"))
-    for error in errors:
-        assert isinstance(error, IllegalState)
-        assert "rank 1: MemoryError: gone" in str(error)
-        assert "restart this engine" in str(error)
+def test_a_rank_that_can_not_follow_makes_the_last_say_restart() -> None:
+    first, last = run(Part("no room", drops=True, stuck="gone"), Part(drops=True))
+    assert first is None
+    assert isinstance(last, IllegalState)
+    assert "rank 0: MemoryError: gone" in str(last)
+    assert "restart this engine" in str(last)
+
+
+@pytest.mark.parametrize("refusing", [0, 1])
+def test_what_one_rank_refuses_is_begun_on_none(refusing: int) -> None:
+    table = Table(2)
+    begun: list[int] = []
+
+    def check(rank: int) -> None:
+        if rank == refusing:
+            raise ValueError("weights are away")
+
+    def one(rank: int) -> Exception | None:
+        def step() -> None:
+            if agreed("reload_weights", lambda: check(rank), table.place(rank)):
+                begun.append(rank)
+
+        return outcome(step)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, last = pool.map(one, range(2))
+    assert begun == []
+    assert first is None
+    assert "weights are away" in str(last)
 
 
 def test_one_rank_alone_raises_its_own_error_and_is_back() -> None:

@@ -18,6 +18,7 @@ from tests.engine.contract.rows import (
 
 WORKER = "vllm.v1.worker.gpu_worker"
 EXECUTOR = "vllm.v1.executor.abstract"
+STATE = "vllm.distributed.parallel_state"
 CORE = "vllm.v1.engine.core"
 MUTATES = "it writes weights: a backup taken before is stale after"
 
@@ -243,6 +244,23 @@ ROWS: tuple[Row, ...] = (
         ),
         versions=LATER,
         why="what our cudagraph_pool() yields is what torch captures into",
+    ),
+    # ── the ranks of one engine ─────────────────────────────────────────────────────────────────────────
+    Signature(STATE, "get_tp_group", "()", why="ranks tell each other how it went"),
+    Signature(STATE, "get_pcp_group", "()", why="the same"),
+    Signature(STATE, "get_pp_group", "()", why="the same"),
+    Signature(STATE, "GroupCoordinator.is_last_rank", "property (self)", why="one of them raises for all"),
+    Steps(
+        "vllm.v1.executor.multiproc_executor",
+        "MultiprocExecutor.collective_rpc",
+        (
+            "for mq in response_mqs:",
+            "mq.dequeue(timeout=dequeue_timeout)",
+            "if status != WorkerProc.ResponseStatus.SUCCESS:",
+            "raise RuntimeError(",
+        ),
+        versions=(V23, V32),
+        why="it stops reading at the first error, so only the last rank may raise",
     ),
     # ── the executor ────────────────────────────────────────────────────────────────────────────────────
     Signature(EXECUTOR, "Executor.sleep", "(self, level=1)", why="where all ranks are asked at once"),
