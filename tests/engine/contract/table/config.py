@@ -6,7 +6,7 @@ from tests.engine.contract.rows import LATER, V23, VLLM, Exists, Missing, Row
 
 _READ: tuple[tuple[tuple[str, ...], str, str, tuple[str, ...], str], ...] = (
     (VLLM, "model", "ModelConfig", ("quantization",), "a reload of quantised weights is known to go wrong"),
-    (VLLM, "model", "ModelConfig", ("is_multimodal_model", "is_moe"), "how deep the engine may sleep"),
+    (VLLM, "model", "ModelConfig", ("is_multimodal_model",), "how deep the engine may sleep"),
     (
         VLLM,
         "model",
