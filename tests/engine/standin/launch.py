@@ -17,12 +17,18 @@ START_SECONDS = 20.0
 STOP_SECONDS = 5.0
 
 
-def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def reserve_port() -> tuple[int, socket.socket]:
+    """Take a port that nobody else is given while the socket is open, and that a server may listen on all the same.
+
+    A port that is only looked up can go to somebody else while a busy machine still starts the engine. Then a stranger
+    answers in its place. Whoever sets SO_REUSEADDR as we do, as servers do, may listen, because we don't.
+    """
+    held = socket.socket()
+    held.bind(("", 0))
+    # Not before: with it the kernel might choose a port that another test has reserved.
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    port: int = held.getsockname()[1]
+    return port, held
 
 
 def clean_environment() -> dict[str, str]:
@@ -37,6 +43,8 @@ class StandIn:
     process: subprocess.Popen[bytes]
     client: httpx.Client
     log: Path
+    held: socket.socket | None = None
+    """Keeps its port for it; None where the test chose one."""
 
     @property
     def base(self) -> str:
@@ -46,7 +54,7 @@ class StandIn:
     @classmethod
     def launch(cls, log: Path, *, env: dict[str, str] | None = None, **flags: Any) -> Self:
         """Start the process; the engine may not answer yet."""
-        port = flags.pop("port", None) or free_port()
+        port, held = (flags.pop("port"), None) if "port" in flags else reserve_port()
         arguments = [
             text for key, value in flags.items() for text in (f"--{key.replace('_', '-')}", str(value))
         ]
@@ -58,7 +66,7 @@ class StandIn:
                 env=clean_environment() | (env or {}),
             )
         client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20)
-        return cls(process, client, log)
+        return cls(process, client, log, held)
 
     @classmethod
     def start(cls, log: Path, *, env: dict[str, str] | None = None, **flags: Any) -> Self:
@@ -118,7 +126,9 @@ class StandIn:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def stop(self) -> int:
-        """SIGTERM, then SIGKILL when that takes too long; returns the exit code."""
+        """SIGTERM, then SIGKILL when that takes too long; returns the exit code. Its port is anybody's again."""
+        if self.held is not None:
+            self.held.close()
         if self.process.poll() is None:
             self.process.terminate()
             try:

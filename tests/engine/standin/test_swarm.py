@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from dormouse_engine.standin.swarm import address
-from tests.engine.standin.launch import clean_environment, free_port
+from tests.engine.standin.launch import clean_environment, reserve_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ class Swarm:
     """A running swarm and how to talk to its engines."""
 
     def __init__(self, log: Path, *flags: str) -> None:
-        self.port = free_port()
+        self.port, self.held = reserve_port()
         self.client = httpx.Client(timeout=10)
         with log.open("wb") as out:
             self.process = subprocess.Popen(
@@ -84,6 +84,7 @@ def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
     yield running
     running.process.terminate()
     assert running.process.wait(10) == 0
+    running.held.close()
 
 
 def test_each_engine_has_its_own_address_model_and_answers(swarm: Swarm) -> None:
