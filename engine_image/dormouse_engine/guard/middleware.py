@@ -36,7 +36,7 @@ from dormouse_engine.guard.paths import PathClass, classify
 from dormouse_engine.guard.probe import Probe
 from dormouse_engine.guard.report import Reporter
 from dormouse_engine.guard.revision import Revision
-from dormouse_engine.guard.servers import more_servers
+from dormouse_engine.guard.servers import more_servers, workers
 from dormouse_engine.guard.settings import Settings, SettingsError
 from dormouse_engine.guard.stage import Stage
 from dormouse_engine.guard.stopping import StopSignals
@@ -132,6 +132,7 @@ class Guard:
             await receive()
             await send({"type": "lifespan.startup.failed", "message": self._refusal})
             return
+        self._transitions.expect_workers(workers(scope.get("app")))
 
         async def watched_receive() -> Message:
             message = await receive()

@@ -29,6 +29,8 @@ class Recovery:
         self._sender = sender
         self._stage = stage
         self._meter = meter
+        self.expected: int | None = None
+        """How many workers the engine has; None is unknown."""
 
     async def after_sleep(self, run: Run, event: Event | None, error: Problem) -> Problem:
         """Move the machine after a sleep that answered an error; `event` is what the reading alone says of it.
@@ -37,7 +39,7 @@ class Recovery:
         """
         stage, level = self._stage, run.call.level
         workers = await self._workers()
-        left = residency(workers)
+        left = residency(workers, self.expected)
         if event is None and left in {Residency.AWAY, Residency.MIXED}:
             # One engine of several may say that it runs while another one sleeps.
             event = SLEEP_FAILED[level]
@@ -49,14 +51,14 @@ class Recovery:
             stage.gave_up_waking()
             if left is Residency.RESIDENT:
                 await self._resume(run)
-        return Problem(error.kind, f"{error.message} ({describe(workers)})")
+        return Problem(error.kind, f"{error.message} ({describe(workers, self.expected)})")
 
     async def before_wake(self, run: Run) -> Reply | None:
         """Bring a sleep that failed half way to its end, unless everything proves to be resident.
 
         Returns the answer to give where that can't be done; else the wake may go on.
         """
-        if residency(await self._workers()) is Residency.RESIDENT:
+        if residency(await self._workers(), self.expected) is Residency.RESIDENT:
             return None
         stage = self._stage
         level = stage.machine.facts.level

@@ -19,23 +19,34 @@ class Residency(enum.Enum):
     MIXED = "a part of its memory is on the device"
 
 
-def residency(workers: Sequence[WorkerFacts] | None) -> Residency:
-    """Judge over every tag of every worker; one worker without tags, or under way, makes it unknown."""
+def residency(workers: Sequence[WorkerFacts] | None, expected: int | None = None) -> Residency:
+    """Judge over every tag of every worker; one worker without tags, or under way, makes it unknown.
+
+    So does one that says nothing while the others are resident, where it is known how many there are (`expected`): one
+    on another machine, or one that could not publish, leaves no trace.
+    """
     if not workers:
         return Residency.UNKNOWN
     seen = {_of(worker) for worker in workers}
     if Residency.UNKNOWN in seen:
         return Residency.UNKNOWN
-    return seen.pop() if len(seen) == 1 else Residency.MIXED
+    judged = seen.pop() if len(seen) == 1 else Residency.MIXED
+    return Residency.UNKNOWN if judged is Residency.RESIDENT and not _all(workers, expected) else judged
 
 
-def describe(workers: Sequence[WorkerFacts] | None) -> str:
+def describe(workers: Sequence[WorkerFacts] | None, expected: int | None = None) -> str:
     """Say it in words for the report: of each rank where they differ."""
-    judged = residency(workers)
+    judged = residency(workers, expected)
+    if workers and not _all(workers, expected):
+        return f"{judged.value}: {len(workers)} of {expected} speak"
     if judged is not Residency.MIXED or not workers:
         return judged.value
     ranks = (f"rank {worker.rank} holds {', '.join(_resident(worker)) or 'nothing'}" for worker in workers)
     return f"{judged.value}: {'; '.join(ranks)}"
+
+
+def _all(workers: Sequence[WorkerFacts], expected: int | None) -> bool:
+    return expected is None or len(workers) == expected
 
 
 def _of(worker: WorkerFacts) -> Residency:

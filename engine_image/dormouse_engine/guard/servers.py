@@ -26,8 +26,17 @@ def more_servers(app: Any) -> str | None:
     )
 
 
+def workers(app: Any) -> int | None:
+    """Say how many workers the engine has, on all its machines; None where nothing tells."""
+    count = getattr(_parallel(app), "world_size_across_dp", None)
+    return count if isinstance(count, int) and count > 0 else None
+
+
 def _count(app: Any) -> int | None:
-    state = getattr(app, "state", None)
-    parallel = getattr(getattr(state, "vllm_config", None), "parallel_config", None)
-    count = getattr(parallel, "_api_process_count", None)
+    count = getattr(_parallel(app), "_api_process_count", None)
     return count if isinstance(count, int) else None
+
+
+def _parallel(app: Any) -> Any:
+    state = getattr(app, "state", None)
+    return getattr(getattr(state, "vllm_config", None), "parallel_config", None)

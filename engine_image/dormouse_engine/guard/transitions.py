@@ -13,6 +13,7 @@ from dormouse_engine.guard.calls import Call
 from dormouse_engine.guard.engine import Engine, Reading
 from dormouse_engine.guard.errors import Reply, error_reply, json_reply, refused
 from dormouse_engine.guard.meter import Meter
+from dormouse_engine.guard.queued import remedy, why_not
 from dormouse_engine.guard.recovery import Recovery
 from dormouse_engine.guard.revision import Revision
 from dormouse_engine.guard.sending import Sender
@@ -32,11 +33,16 @@ class Transitions:
     """The calls that change what is resident or whether the scheduler runs."""
 
     def __init__(self, engine: Engine, stage: Stage, meter: Meter, revision: Revision) -> None:
+        self._engine = engine
         self._stage = stage
         self._meter = meter
         self._revision = revision
         self._sender = Sender(engine, stage)
         self._recovery = Recovery(self._sender, stage, meter)
+
+    def expect_workers(self, count: int | None) -> None:
+        """Believe what workers say of where memory is only when so many do; None is any number."""
+        self._recovery.expected = count
 
     async def sleep(self, call: Call) -> Reply:
         """`POST /sleep`; raises RefusedError when nothing was begun."""
@@ -81,6 +87,7 @@ class Transitions:
                     return self._unreachable(run, reading)
                 if stage.machine.phase is Phase.AWAKE:
                     return json_reply({"status": "awake", "tags": list(call.tags) or None})
+            await self._refuse_too_early(call)
             stage.announce(run)
             if stage.machine.phase in HALF:
                 unfinished = await self._recovery.before_wake(run)
@@ -189,6 +196,19 @@ class Transitions:
                 "level_unsafe",
                 f"this engine does not come back right from level {level}, {worker.deepest} is the deepest: "
                 f"{worker.deepest_reason or 'its allocator gives no reason'}",
+            )
+
+    async def _refuse_too_early(self, call: Call) -> None:
+        """Refuse a wake that would run requests on memory that is not there, or not right yet."""
+        queued, facts = self._stage.gate.admission.in_flight, self._stage.machine.facts
+        if not queued or not why_not(facts, call.tags, None):
+            return
+        why = why_not(facts, call.tags, await self._engine.version())
+        if why:
+            raise refused(
+                409,
+                "requests_queued",
+                f"{queued} requests are in the engine's queue, and this wake would run them {why}: {remedy(facts)}",
             )
 
     async def _settle(self) -> None:

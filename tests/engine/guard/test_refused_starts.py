@@ -4,13 +4,14 @@ import asyncio
 import multiprocessing
 import os
 import sys
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dormouse_engine.guard import Guard
-from dormouse_engine.guard.servers import more_servers
+from dormouse_engine.guard.servers import more_servers, workers
 from tests.engine.guard.client import Client
 
 if TYPE_CHECKING:
@@ -90,3 +91,27 @@ async def test_a_server_without_a_lifespan_is_refused_at_every_request(
     answer = await Client(Guard(app)).ask().answer()
     assert (answer.status, answer.code) == (503, "not_started")
     assert "DORMOUSE_HELD_REQUESTS" in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize(("told", "count"), [(4, 4), (None, None), ("4", None), (0, None)])
+def test_how_many_workers_there_are_stands_in_the_configuration(told: Any, count: int | None) -> None:
+    parallel = types.SimpleNamespace(world_size_across_dp=told)
+    config = types.SimpleNamespace(parallel_config=parallel)
+    assert workers(types.SimpleNamespace(state=types.SimpleNamespace(vllm_config=config))) == count
+    assert workers(None) is None
+
+
+async def test_the_start_tells_the_guard_how_many_workers_its_engine_has() -> None:
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+
+    async def nothing(*_: Any) -> Any:
+        return {"type": "lifespan.startup"}
+
+    parallel = types.SimpleNamespace(world_size_across_dp=2, _api_process_count=1)
+    state = types.SimpleNamespace(vllm_config=types.SimpleNamespace(parallel_config=parallel))
+    guard = Guard(app)
+    await guard({"type": "lifespan", "app": types.SimpleNamespace(state=state)}, nothing, nothing)
+    guard._signals.remove()
+    assert guard._transitions._recovery.expected == 2

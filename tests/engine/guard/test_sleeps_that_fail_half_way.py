@@ -263,3 +263,23 @@ async def test_a_half_wake_that_failed_is_not_ended_by_a_reading(
     assert (report["sleeping"], report["admitting"]) == (False, False)
     assert (await rig.client.wake()).status == 200
     assert (await rig.client.report())["admitting"] is True
+
+
+async def test_workers_that_are_all_resident_prove_nothing_while_one_does_not_speak(rig: Rig) -> None:
+    """One on another machine, or one that could not publish, may be the one whose memory is gone."""
+    tell(rig)
+    rig.guard._transitions.expect_workers(3)
+    fail_sleeps(rig)
+    await rig.client.sleep()
+    report = await rig.client.report()
+    assert (report["admitting"], report["sleeping"]) == (False, True)
+    assert "2 of 3 speak" in report["last_transition"]["error"]["message"]
+    assert "POST /wake_up" not in moves(rig)
+
+
+async def test_a_worker_whose_memory_is_gone_counts_although_another_does_not_speak(rig: Rig) -> None:
+    rig.probe.workers = [asleep(0)]
+    rig.guard._transitions.expect_workers(2)
+    fail_sleeps(rig, paused=False)
+    await rig.client.sleep()
+    assert (await rig.client.report())["admitting"] is False

@@ -157,6 +157,11 @@ ROWS: tuple[Row, ...] = (
     Exists(
         "vllm.config.parallel", "ParallelConfig._api_process_count", why="where the guard reads that number"
     ),
+    Exists(
+        "vllm.config.parallel",
+        "ParallelConfig.world_size_across_dp",
+        why="where the guard reads how many workers must speak",
+    ),
     Steps(
         "vllm.entrypoints.openai.api_server",
         "init_app_state",
