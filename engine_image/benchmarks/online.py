@@ -107,6 +107,7 @@ async def _measure(chosen: argparse.Namespace, serving: Serving, record: Record,
                 long_tokens=300 if chosen.rehearse else 128,
                 cycles=chosen.cycles,
                 device=not chosen.rehearse,
+                allocator=serving.allocator,
             )
             await checks.all()
 

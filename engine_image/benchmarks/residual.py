@@ -7,8 +7,9 @@ PYTHONPATH=engine_image:$PYTHONPATH python -m benchmarks.residual --out results
 Each choice of cuts is a process: `stock` (vLLM's own allocator), `none`, one cut alone, `all`. Eager ones have few
 layers, because layers change nothing there; those with graphs have all, because every layer has graphs. Writes
 `residual.json`: per choice the device's used bytes (with a bare context, awake, asleep), torch's segments outside the
-pool by the place that allocated them, and seconds of the first and later sleeps and wakes. At the very end a process
-also tries what shrinking the driver's stack for local memory would give back, and uses the device no more.
+pool by the place that allocated them, and seconds of the first and later sleeps and wakes. A process that does not run
+on the allocator that its choice names ends with an error. At the very end a process also tries what shrinking the
+driver's stack for local memory would give back, and uses the device no more.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import collections
 import ctypes
 import importlib
 import json
+import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -25,18 +28,21 @@ from typing import Any
 
 from benchmarks.common import children, environment, inside
 from benchmarks.common.engine import Setting
+from benchmarks.common.machine import machine
+from benchmarks.common.record import write
 from benchmarks.common.say import GIB, gib, say
 from benchmarks.common.shapes import QWEN3_32B, prompts
 
 EAGER = ("stock", "none", "buffers", "workspaces", "sampling", "all")
 GRAPHS = ("stock", "none", "graphs", "all")
 CYCLES = 3
+SEED = 7
 STACK, STACKS = 0, (1024, 512, 256)  # CU_LIMIT_STACK_SIZE, and bytes to try
 NOT_A_PLACE = ("/torch/", "/contextlib.py", "/benchmarks/", "/dormouse_")
 
 
-def main() -> None:
-    """Run every choice, or be the process of one."""
+def main() -> int:
+    """Run every choice, or be the process of one; returns 1 where one failed or answered otherwise after a wake."""
     options = argparse.ArgumentParser(prog="benchmarks.residual", description=__doc__)
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--eager", default=",".join(EAGER), help="choices without graphs")
@@ -53,16 +59,26 @@ def main() -> None:
         try:
             measure(given, given.one.startswith("graphs "), record)
         finally:
-            (given.out / "one.json").write_text(json.dumps(record), encoding="utf-8")
-        return
+            write(given.out / "one.json", record)
+        return 0
     told: dict[str, Any] = {}
+    head = {"row": "residual", "command": shlex.join(sys.orig_argv), "machine": machine()}
     wanted = [f"eager {name}" for name in given.eager.split(",") if name]
     wanted += [f"graphs {name}" for name in given.graphs.split(",") if name]
     for choice in wanted:
         told[choice] = (
             run(choice, given) if time.monotonic() - BEGIN < given.seconds else {"error": "no time"}
         )
-        (given.out / "residual.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+        write(given.out / "residual.json", {**head, "choices": told})
+    failed = [choice for choice in wanted if not right(told[choice])]
+    say(f"== residual: {json.dumps({'failed': failed})}")
+    return 1 if failed else 0
+
+
+def right(told: dict[str, Any]) -> bool:
+    """Whether a choice's process came to its end, with the same answer after every wake."""
+    answers = told.get("same answer", [])
+    return told.get("exit") == 0 and len(answers) == CYCLES and all(answers)
 
 
 def run(choice: str, given: argparse.Namespace) -> dict[str, Any]:
@@ -92,6 +108,8 @@ def measure(given: argparse.Namespace, graphs: bool, record: dict[str, Any]) -> 
     setting = Setting(shape=shape, model=model, kv_bytes=int(given.kv_gib * GIB), graphs=graphs)
     vllm = importlib.import_module("vllm")
     engine = vllm.LLM(**setting.arguments())
+    record["allocator"] = check_allocator(os.environ["DORMOUSE_ALLOCATOR"])
+    engine.collective_rpc(inside.refill, args=(SEED,))
     record |= {"vllm": vllm.__version__, "torch": torch.__version__, "device": torch.cuda.get_device_name()}
     asked = [{"prompt_token_ids": each} for each in prompts(shape.vocabulary, 8, 128)]
     greedy = vllm.SamplingParams(temperature=0.0, max_tokens=16, ignore_eos=True, detokenize=False)
@@ -118,6 +136,17 @@ def measure(given: argparse.Namespace, graphs: bool, record: dict[str, Any]) -> 
     record["asleep at the end"] = inside.reading(None)
     record["after a smaller stack"] = {size: shrink(torch, size) for size in STACKS}
     say(f"{record['sleep']=} {record['wake']=} {record['same answer']=} {record['after a smaller stack']=}")
+
+
+def check_allocator(wanted: str) -> str:
+    """Return the name of the allocator that serves; raises RuntimeError where it is not the one that was asked for."""
+    kind = importlib.import_module("vllm.device_allocator.cumem").CuMemAllocator
+    serving = "stock" if getattr(kind.get_instance(), "pool", None) is None else "dormouse"
+    if serving != wanted:
+        raise RuntimeError(
+            f"this engine runs on the allocator {serving}, not {wanted}: its figures would lie"
+        )
+    return serving
 
 
 def used(torch: Any) -> int:
@@ -188,4 +217,7 @@ def report(record: dict[str, Any]) -> None:
 
 BEGIN = time.monotonic()
 if __name__ == "__main__":
-    main()
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # an engine whose context was tampered with is not taken apart

@@ -96,7 +96,7 @@ def rehearsed(model: Path, side: Side) -> Setting:
 
 
 def main(row: Row, about: str | None, arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command of a row, or one side of it; the exit code is 1 where ours failed or missed a goal."""
+    """Run the command of a row, or one side of it; the exit code is 1 where ours failed or left a goal unmet or open."""
     asked = _parse(row, about, arguments)
     rows = [row, *(importlib.import_module(f"benchmarks.{name}").ROW for name in asked.beside)]
     if asked.seconds is None:
@@ -213,6 +213,9 @@ def _read(run: Run, row: Row, side: Side) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(_record(run, row, side).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {"facts": {}, "figures": {}, "claims": {}, "steps": [], "error": "it was never begun"}
+    if found["error"] is None and found["doing"]:
+        # A process that was killed, or that the device took with it, could not say so itself.
+        found["error"] = f"its process ended in: {found['doing']}"
     return found
 
 
@@ -229,10 +232,14 @@ def _status(row: Row, result: dict[str, Any], chosen: Sequence[Side]) -> int:
     failed = [name for name in ours if result["sides"].get(name, {}).get("error") is not None]
     goals = result["conclusion"].get("goals", {})
     missed = [name for name, goal in goals.items() if goal["met"] is False]
-    say(f"== {row.name}: {json.dumps({'failed': failed, 'missed': missed, 'error': result['error']})}")
+    # A rehearsal, or a part of the sides, leaves goals open; a whole run must not.
+    whole = not result["rehearsal"] and len(chosen) == len(row.sides)
+    unmeasured = [name for name, goal in goals.items() if goal["met"] is None] if whole else []
+    told = {"failed": failed, "missed": missed, "unmeasured": unmeasured, "error": result["error"]}
+    say(f"== {row.name}: {json.dumps(told)}")
     for name, goal in goals.items():
         say(f"   {name}: {json.dumps(goal)}")
-    return 1 if failed or missed or result["error"] else 0
+    return 1 if failed or missed or unmeasured or result["error"] else 0
 
 
 def _parse(row: Row, about: str | None, arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -41,6 +41,8 @@ class Checks:
     cycles: int
     device: bool
     """Whether there is a device to measure."""
+    allocator: str = "dormouse"
+    """Whose must serve, where there is a device."""
     _prompts: list[list[int]] = field(default_factory=list)
     _truth: list[tuple[int, ...]] = field(default_factory=list)
     _long: tuple[int, ...] = ()
@@ -97,6 +99,8 @@ class Checks:
         self._claim("the report names engine, guard, plugin and allocator", named)
         self._claim("the report says whose allocator it is", bool(report.get("allocator")))
         if self.device:
+            serving = {worker["allocator"] for worker in report.get("allocator") or []}
+            self._claim(f"the allocator that serves is {self.allocator}", serving == {self.allocator})
             measured = report["devices"]
             self._claim("one device is measured", len(measured) == 1 and measured[0]["process"] > 0)
 

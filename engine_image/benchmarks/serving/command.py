@@ -76,6 +76,11 @@ class Serving:
         return cls(python=python, scratch=scratch, shape=TINY, kv_bytes=64 * 2**20, rehearsal=True)
 
     @property
+    def allocator(self) -> str:
+        """What DORMOUSE_ALLOCATOR is for these engines: this process's, else ours, which a GPU must have."""
+        return os.environ.get("DORMOUSE_ALLOCATOR") or ("auto" if self.rehearsal else "dormouse")
+
+    @property
     def deviation(self) -> float:
         """How far weights spread: what Qwen3 has, and more for a tiny model, whose text would not change at all."""
         return 0.1 if self.rehearsal else 0.02
@@ -107,9 +112,7 @@ class Serving:
             "PYTHONPATH": os.pathsep.join(folders),
             "PYTHONUNBUFFERED": "1",
             "DORMOUSE_TOKEN_FILE": token_file,
-            "DORMOUSE_ALLOCATOR": os.environ.get(
-                "DORMOUSE_ALLOCATOR", "auto" if self.rehearsal else "dormouse"
-            ),
+            "DORMOUSE_ALLOCATOR": self.allocator,
             "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
             "VLLM_NO_USAGE_STATS": "1",
             "DO_NOT_TRACK": "1",

@@ -159,12 +159,17 @@ class Story:
             raise RuntimeError(f"{name} does not answer: {bad[0]}")
         self._truth[name] = [answer.tokens for answer in answers]
         first = sorted(answer.first_token_seconds or 0.0 for answer in answers)[len(answers) // 2]
+        report = await engine.report()
+        if not self.serving.rehearsal:
+            serving = {worker["allocator"] for worker in report.get("allocator") or []}
+            wanted = self.serving.allocator
+            self.record.claim(f"the allocator that serves is {wanted}", right=serving == {wanted})
         self.record.fact(
             **{
                 f"{name}_start_seconds": up,
                 f"{name}_awake_first_token_seconds": first,
                 f"{name}_different_tokens": len(set().union(*self._truth[name])),
-                f"{name}_awake": _memory(await engine.report()),
+                f"{name}_awake": _memory(report),
             }
         )
         self.record.step(f"{name} is up", seconds=up)

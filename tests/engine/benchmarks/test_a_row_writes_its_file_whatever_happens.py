@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from benchmarks.common import environment
+from benchmarks import cycles
+from benchmarks.common import environment, row
+from benchmarks.common.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,6 +67,25 @@ def test_every_side_says_which_allocator_it_wants_and_hides_the_engine_s_chatter
         assert variables["DORMOUSE_ALLOCATOR"] == allocator
         assert variables["VLLM_LOGGING_STREAM"] == "ext://sys.stderr"
         assert variables["PYTHONPATH"].split(os.pathsep)[0] == str(ROOT / "engine_image")
+
+
+def test_a_side_whose_process_was_killed_has_failed_although_it_could_not_say_so(tmp_path: Path) -> None:
+    (side, *_) = cycles.ROW.sides
+    run = row.Run(out=tmp_path, scratch=tmp_path, rehearsal=None, cycles=None, layers=None)
+    record = Record(tmp_path / f"cycles-{side.name}.json", "cycles ours", time.monotonic() + 60)
+    record.claim("the same answer after a wake", right=True)
+    record.doing("later sleep")
+    found = row._read(run, cycles.ROW, side)
+    assert found["error"] == "its process ended in: later sleep"
+    record.doing("")
+    assert row._read(run, cycles.ROW, side)["error"] is None
+
+
+@pytest.mark.parametrize(("rehearsal", "sides", "status"), [(False, 2, 1), (False, 1, 0), (True, 2, 0)])
+def test_a_whole_run_leaves_no_goal_open(rehearsal: bool, sides: int, status: int) -> None:  # noqa: FBT001 - a case
+    goals = {"answers": {"met": True}, "residual": {"met": None}}
+    told = {"error": None, "rehearsal": rehearsal, "sides": {}, "conclusion": {"goals": goals}}
+    assert row._status(cycles.ROW, told, cycles.ROW.sides[:sides]) == status
 
 
 def result(out: Path, row: str) -> dict[str, Any]:

@@ -78,13 +78,17 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Any:
         def generate(self, asked: list[Any], *_: Any, **__: Any) -> list[Any]:
             return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=(1, 2))]) for _ in asked]
 
+        def collective_rpc(self, function: Any, args: tuple[Any, ...]) -> None:
+            assert (function, args) == (inside.refill, (residual.SEED,))
+            places.refilled = True
+
         def sleep(self, level: int) -> None:
             self.states.append(f"sleep {level}")
 
         def wake_up(self) -> None:
             self.states.append("wake")
 
-    places = SimpleNamespace(allocator=SimpleNamespace(pool=Pool()), torch=fake_torch())
+    places = SimpleNamespace(allocator=SimpleNamespace(pool=Pool()), torch=fake_torch(), refilled=False)
     vllm = ModuleType("vllm")
     vars(vllm).update(LLM=LLM, SamplingParams=SimpleNamespace, __version__="0.23.0")
     cumem = ModuleType("vllm.device_allocator.cumem")
@@ -93,6 +97,7 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(inside, "reading", lambda _: {"device": {"used": 70}})
     monkeypatch.setattr(residual, "shrink", lambda _, size: -size)
+    monkeypatch.setenv("DORMOUSE_ALLOCATOR", "dormouse")
     return places
 
 
@@ -114,15 +119,43 @@ def test_vllms_own_allocator_names_its_segments_otherwise(modules: Any) -> None:
 
 
 def test_a_process_notes_every_cycle(modules: Any, tmp_path: Path) -> None:
-    del modules
     given = argparse.Namespace(out=tmp_path, layers=2, graph_layers=3, kv_gib=1)
     record: dict[str, Any] = {}
     residual.measure(given, False, record)  # noqa: FBT003 - one of two modes
     assert len(record["sleep"]) == len(record["wake"]) == residual.CYCLES
     assert record["same answer"] == [True] * residual.CYCLES
     assert record["used by a bare context"] == 70
+    assert record["allocator"] == "dormouse"
+    assert modules.refilled
     assert record["after a smaller stack"] == {size: -size for size in residual.STACKS}
     json.dumps(record)
+
+
+@pytest.mark.parametrize("wanted", ["dormouse", "stock"])
+def test_a_process_on_another_allocator_than_its_choice_measures_nothing(
+    modules: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: str
+) -> None:
+    monkeypatch.setenv("DORMOUSE_ALLOCATOR", wanted)
+    modules.allocator = SimpleNamespace(pool=Pool()) if wanted == "stock" else SimpleNamespace()
+    given = argparse.Namespace(out=tmp_path, layers=2, graph_layers=3, kv_gib=1)
+    record: dict[str, Any] = {}
+    with pytest.raises(RuntimeError, match="its figures would lie"):
+        residual.measure(given, False, record)  # noqa: FBT003 - one of two modes
+    assert "sleep" not in record
+
+
+@pytest.mark.parametrize(
+    ("told", "right"),
+    [
+        ({"exit": 0, "same answer": [True] * residual.CYCLES}, True),
+        ({"exit": 0, "same answer": [True, False, True]}, False),
+        ({"exit": 0, "same answer": [True]}, False),
+        ({"exit": 1, "same answer": [True] * residual.CYCLES}, False),
+        ({"error": "no time"}, False),
+    ],
+)
+def test_a_choice_is_right_at_its_end_with_the_same_answers(told: dict[str, Any], *, right: bool) -> None:
+    assert residual.right(told) is right
 
 
 def test_a_choice_that_fails_says_so_and_the_next_one_runs(
@@ -139,9 +172,10 @@ def test_a_choice_that_fails_says_so_and_the_next_one_runs(
     monkeypatch.setattr(
         sys, "argv", ["x", "--out", str(tmp_path), "--eager", "stock,buffers", "--graphs", "all"]
     )
-    residual.main()
+    assert residual.main() == 1
     told = json.loads((tmp_path / "residual.json").read_text(encoding="utf-8"))
-    assert told == {
+    assert told["machine"]["host_bytes"] > 0
+    assert told["choices"] == {
         "eager stock": {"exit": 1, "told": ["stock", "none"]},
         "eager buffers": {"sleep": [1.0], "exit": 0},
         "graphs all": {"exit": 1, "told": ["dormouse", "all"]},
