@@ -24,6 +24,7 @@ declare -A SECONDS_OF=(
   [residual]=550 [tensor_parallel]=300
 )
 ONE_GPU=(two_models online offline level2 pressure cycles staging residual)
+IDLE_MIB=1024 # of a device that nobody uses
 HARD=45 # a row ends by itself within its limit; this much later it is ended
 
 results=${OUT:-engine_image/benchmarks/results/$(date -u +%Y%m%d-%H%M%S)}
@@ -147,6 +148,18 @@ run_row() { # name seconds options…: the row's exit code; 124 when it ran out 
     >"$results/logs/$name.log" 2>&1
 }
 
+settle() { # what a row left behind would be measured in the next one
+  local used=''
+  for _ in {1..15}; do
+    used=$(nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits 2>/dev/null | sort -n | tail -1)
+    [[ $used =~ ^[0-9]+$ ]] || return 0
+    ((used < IDLE_MIB)) && return 0
+    sleep 1
+  done
+  say "SOMETHING HOLDS $used MiB OF A DEVICE: the next row's figures are not clean"
+  nvidia-smi --query-compute-apps=pid,name,used_memory --format=csv,noheader 2>/dev/null || true
+}
+
 machine | tee "$results/logs/machine.txt"
 prepare || say "not everything is here; going on with what is"
 export PYTHONUNBUFFERED=1
@@ -163,6 +176,7 @@ for row in "${rows[@]}"; do
     summary+=("not begun   $name: $(left) s left of $limit") && status=1
     continue
   fi
+  settle
   say "$row: at most $bound s"
   run_row "$name" "$bound" "${words[@]:1}"
   code=$?

@@ -96,7 +96,7 @@ def rehearsed(model: Path, side: Side) -> Setting:
 
 
 def main(row: Row, about: str | None, arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command of a row, or one side of it; the exit code is 1 where ours failed or left a goal unmet or open."""
+    """Run the command of a row, or one side of it; the exit code is 1 where ours failed or a goal is unmet or open."""
     asked = _parse(row, about, arguments)
     rows = [row, *(importlib.import_module(f"benchmarks.{name}").ROW for name in asked.beside)]
     if asked.seconds is None:
