@@ -25,7 +25,7 @@ from dormouse_engine.guard.asgi import (
 from dormouse_engine.guard.calls import Call, read_call
 from dormouse_engine.guard.engine import Engine
 from dormouse_engine.guard.engine_probe import default_probe
-from dormouse_engine.guard.errors import RefusedError, Reply, error_reply, json_reply, send_reply
+from dormouse_engine.guard.errors import RefusedError, Reply, error_reply, json_reply, refused, send_reply
 from dormouse_engine.guard.events import Feed
 from dormouse_engine.guard.gate import Edges, Gate
 from dormouse_engine.guard.holding import Holder
@@ -42,7 +42,7 @@ from dormouse_engine.guard.stage import Stage
 from dormouse_engine.guard.stopping import StopSignals
 from dormouse_engine.guard.tier import Machine
 from dormouse_engine.guard.tokens import Tokens
-from dormouse_engine.guard.transitions import RELOAD, SWITCHES, Transitions
+from dormouse_engine.guard.transitions import MEMORY_METHODS, RELOAD, SWITCHES, Transitions
 from dormouse_engine.guard.watch import Watch
 
 BODY_LIMIT_BYTES: Final = 2**20
@@ -192,6 +192,13 @@ class Guard:
             return await self._transitions.switch(call)
         if call.rpc_method == RELOAD:
             return await self._transitions.reload(call)
+        if call.rpc_method in MEMORY_METHODS:
+            raise refused(
+                400,
+                "bad_method",
+                f"{call.rpc_method!r} moves the memory of workers behind the engine's back, which would serve on "
+                "without it: POST /sleep, /wake_up or /release_kv_cache_memory",
+            )
         return await self._engine.forward(
             "POST", call.path, query=call.query, headers=call.headers, body=call.body
         )

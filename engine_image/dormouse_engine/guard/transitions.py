@@ -25,6 +25,8 @@ from dormouse_engine.guard.watch import Problem
 UNSAFE_MAX_AGE_SECONDS: Final = 2.0
 """How old facts may be that say which level is safe."""
 RELOAD: Final = "reload_weights"
+MEMORY_METHODS: Final = frozenset({"sleep", "wake_up", "discard"})
+"""Of workers: called there directly, neither the executor nor `/is_sleeping` hears of it."""
 SWITCHES: Final = frozenset({"/pause", "/resume", "/release_kv_cache_memory"})
 """Paths that change whether or how the engine serves, without being transitions."""
 

@@ -1,6 +1,7 @@
 """Sleeps, wakes and pauses: every row and every rejection of the contract."""
 
 import asyncio
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -356,3 +357,10 @@ async def test_get_on_a_transition_is_the_engines_business(rig: "Rig") -> None:
     rig.engine.faults["/sleep"] = answers(405, None)
     assert (await rig.client.dev("GET", "/sleep")).status == 405
     assert (await rig.client.report())["last_transition"] is None
+
+
+@pytest.mark.parametrize("method", ["sleep", "wake_up", "discard"])
+async def test_workers_are_not_put_to_sleep_behind_the_engines_back(rig: "Rig", method: str) -> None:
+    answer = await rig.client.dev("POST", "/collective_rpc", body=json.dumps({"method": method}).encode())
+    assert (answer.status, answer.code) == (400, "bad_method")
+    assert "POST /collective_rpc" not in rig.engine.calls
