@@ -210,7 +210,8 @@ def _doubted(row: Mapping[Event, Phase]) -> Mapping[Event, Phase]:
 
 def _half(sleeps: Mapping[Event, Phase], here: Phase, woke: Phase) -> Mapping[Event, Phase]:
     """Only the same sleep goes on, or a wake that the workers bear out."""
-    return {**sleeps, _E.WOKE: woke, _E.WAKE_UNSURE: here, _E.WAKE_FAILED: here, _E.WAKE_BROKEN: here}
+    nothing_new = (_E.WOKE_WEIGHTS, _E.WOKE_KV, _E.WAKE_UNSURE, _E.WAKE_FAILED, _E.WAKE_BROKEN)
+    return {**sleeps, **dict.fromkeys(nothing_new, here), _E.WOKE: woke}
 
 
 TABLE: Final[Mapping[Phase, Mapping[Event, Phase]]] = MappingProxyType(

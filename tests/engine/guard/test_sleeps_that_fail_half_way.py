@@ -283,3 +283,17 @@ async def test_a_worker_whose_memory_is_gone_counts_although_another_does_not_sp
     fail_sleeps(rig, paused=False)
     await rig.client.sleep()
     assert (await rig.client.report())["admitting"] is False
+
+
+@pytest.mark.parametrize("name", TAGS)
+async def test_a_wake_of_one_tag_that_changes_nothing_leaves_the_sleep_half_done(rig: Rig, name: str) -> None:
+    """Of several engines one may stay paused although all memory is there: then nothing more is known than before."""
+    tell(rig)
+    fail_sleeps(rig)
+    rig.engine.faults["/wake_up"] = answers(200, {})
+    await rig.client.sleep()
+    assert (await rig.client.wake(f"tags={name}")).status == 200
+    assert (await rig.client.report())["admitting"] is False
+    del rig.engine.faults["/wake_up"]
+    assert (await rig.client.wake()).status == 200
+    assert (await rig.client.report())["admitting"] is True
