@@ -15,7 +15,8 @@ thread_local int allocations_left = -1;
 
 }  // namespace
 
-void* operator new(std::size_t bytes) {
+// Not inline: the compiler would see free() where it expects the delete that belongs to its own new, and warn.
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
     if (allocations_left == 0) {
         allocations_left = -1;
         throw std::bad_alloc();
@@ -28,10 +29,10 @@ void* operator new(std::size_t bytes) {
     }
     throw std::bad_alloc();
 }
-void operator delete(void* memory) noexcept {
+[[gnu::noinline]] void operator delete(void* memory) noexcept {
     std::free(memory);
 }
-void operator delete(void* memory, std::size_t /*bytes*/) noexcept {
+[[gnu::noinline]] void operator delete(void* memory, std::size_t /*bytes*/) noexcept {
     std::free(memory);
 }
 
