@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from dormouse_engine.facts.model import (
     Backup,
@@ -26,14 +26,19 @@ if TYPE_CHECKING:
     from dormouse_native import Pool, Stats, Transition
 
 
+_NOT_JUDGED: Final = (
+    "nobody has judged its configuration, so whether it would come back right from level 2 is not known"
+)
+
+
 def without_pool() -> WorkerFacts:
     """Tell what is known where the engine's own allocator serves, or none yet."""
     return WorkerFacts(
         pid=os.getpid(),
         rank=HERE.rank,
         plugin=HERE.plugin,
-        deepest=HERE.deepest,
-        deepest_reason=HERE.deepest_reason,
+        deepest=HERE.deepest if HERE.judged else "Offloaded",
+        deepest_reason=HERE.deepest_reason if HERE.judged else _NOT_JUDGED,
         reloads=HERE.reloads,
     )
 

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dormouse_engine.plugin import collect
 from dormouse_engine.plugin.allocator import current
-from dormouse_engine.plugin.deepest import deepest
-from dormouse_engine.plugin.here import HERE, tell
+from dormouse_engine.plugin.here import HERE, judge, tell
 from dormouse_engine.plugin.hooks import Hook, anything, takes
-from dormouse_engine.plugin.log import LOG
 from dormouse_engine.plugin.transitions import careful_sleep, careful_wake
 from dormouse_engine.plugin.writers import reader, writer
 
@@ -71,11 +69,7 @@ def _begins(engine: Engine, stager: Stager) -> Callable[[Callable[..., Any]], Ca
         def init_device(self: Any) -> Any:
             done = original(self)
             HERE.rank = int(self.rank)
-            HERE.deepest, HERE.deepest_reason = deepest(self.vllm_config, engine)
-            if HERE.deepest_reason:
-                LOG.warning(
-                    "Dormouse: this engine sleeps at level 1 at most, because %s", HERE.deepest_reason
-                )
+            judge(self.vllm_config, engine)
             tell(functools.partial(_facts, stager))
             return done
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,9 +11,10 @@ import dormouse_native
 from dormouse_engine.facts.model import WorkerFacts
 from dormouse_engine.plugin import collect
 from dormouse_engine.plugin.allocator import PoolAllocator
-from dormouse_engine.plugin.here import HERE
+from dormouse_engine.plugin.here import HERE, Here, judge
 from dormouse_engine.plugin.settings import Settings
 from dormouse_engine.plugin.staging import Stager
+from dormouse_engine.plugin.versions import Engine
 from dormouse_native import residual
 
 MIB = 2**20
@@ -96,3 +98,39 @@ def test_device_memory_is_nvmls_where_it_knows_this_process_and_else_counted(
 def test_without_a_pool_the_worker_still_says_what_serves_it() -> None:
     said = collect.without_pool()
     assert (said.plugin, said.device, said.tags) == (HERE.plugin, None, {})
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process whose worker has not begun."""
+    for name in ("judged", "deepest", "deepest_reason"):
+        monkeypatch.setattr(HERE, name, getattr(Here(), name))
+
+
+PLAIN = SimpleNamespace(model_config=SimpleNamespace(quantization=None))
+QUANTISED = SimpleNamespace(model_config=SimpleNamespace(quantization="fp8"))
+KNOWN = Engine("vllm", "0.23.0")
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(
+    ("config", "engine", "tier", "reason"),
+    [
+        (PLAIN, KNOWN, "Discarded", ""),
+        (QUANTISED, KNOWN, "Offloaded", "its weights are quantised (fp8)"),
+        (PLAIN, Engine("vllm", "0.24.0"), "Offloaded", "nobody has looked at what vllm 0.24.0 loses"),
+        (None, KNOWN, "Offloaded", "nobody has judged its configuration"),
+        (PLAIN, None, "Offloaded", "nobody has judged its configuration"),
+    ],
+)
+def test_without_a_pool_level_2_is_safe_only_where_somebody_judged_it_so(
+    config: SimpleNamespace | None, engine: Engine | None, tier: str, reason: str
+) -> None:
+    before = collect.without_pool()
+    assert before.deepest == "Offloaded"
+    assert "nobody has judged" in before.deepest_reason
+    judge(config, engine)
+    said = collect.without_pool()
+    assert said.deepest == tier
+    assert said.deepest_reason.startswith(reason)
+    assert bool(said.deepest_reason) == bool(reason)
