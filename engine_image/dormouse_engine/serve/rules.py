@@ -79,6 +79,11 @@ def flags(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:
         yield name, value if equals else following
 
 
+def names_guard(flag: str, value: str | None) -> bool:
+    """Whether this flag, as `flags` yields it, puts the guard in front of the server."""
+    return _meant(flag, [_MIDDLEWARE]) is not None and (value or "").startswith(_GUARDS)
+
+
 def _check_arguments(environ: Mapping[str, str], arguments: Sequence[str]) -> None:
     for flag, value in flags(arguments):
         if flag == "--":
@@ -87,7 +92,7 @@ def _check_arguments(environ: Mapping[str, str], arguments: Sequence[str]) -> No
             raise ServeError(f"{refused} is refused: " + _REFUSED[refused].format(flag=refused))
         if _meant(flag, [_SERVER_COUNT]) and value != "1":
             raise ServeError(f"{_SERVER_COUNT} {value} is refused: " + _SEVERAL.format(flag=_SERVER_COUNT))
-        if _meant(flag, [_MIDDLEWARE]) and (value or "").startswith(_GUARDS):
+        if names_guard(flag, value):
             raise ServeError(
                 f"{_MIDDLEWARE} {value} is refused: the guard is put in front by itself, as the outermost of all "
                 "middleware; leave it out"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-WITHOUT_POOL = {"test_hooks.py", "test_imports.py", "test_settings.py", "test_versions.py"}
+WITHOUT_POOL = {"test_exposed.py", "test_hooks.py", "test_imports.py", "test_settings.py", "test_versions.py"}
 
 collect_ignore = (
     []
