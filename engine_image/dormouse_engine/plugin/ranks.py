@@ -31,7 +31,7 @@ Step: TypeAlias = Literal["keep", "undo", "finish"]
 
 
 class Attempt(Protocol):
-    """One rank's part of a transition."""
+    """One rank's part of a transition. Whatever its calls raise, all ranks hear of it and none waits for ever."""
 
     name: str
 
@@ -49,7 +49,7 @@ class Attempt(Protocol):
 
     @property
     def lost(self) -> bool:
-        """Whether content was given up that nobody can bring back."""
+        """Whether content was given up that nobody can bring back; a rank that can't say can't be brought back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +92,15 @@ def together(attempt: Attempt, ranks: Ranks) -> None:
     """Run `attempt` on all ranks; on an error bring all back, or bring all to the end."""
     if not agreed(attempt.name, attempt.check, ranks):
         return
-    error = _error_of(attempt.run)
-    outcomes = _round(ranks, error, lost=attempt.lost)
+    failure = _error_of(attempt.run)
+    lost, unsaid = _lost(attempt)
+    error = failure or unsaid
+    outcomes = _round(ranks, error, lost=lost)
     match decide(outcomes):
         case "keep":
             return
         case "undo":
-            stuck = _round(ranks, _error_of(attempt.undo))
+            stuck = _round(ranks, _error_of(attempt.undo) or unsaid)
             failed = f"{attempt.name} failed: {_who(outcomes)}"
             if decide(stuck) != "keep":
                 _raise(
@@ -110,7 +112,7 @@ def together(attempt: Attempt, ranks: Ranks) -> None:
                 _raise(ranks, error or IllegalState(f"this rank was brought back, because {failed}"))
         case "finish":
             LOG.warning("Dormouse: %s goes on although it failed in part: %s", attempt.name, _who(outcomes))
-            left = _round(ranks, _error_of(attempt.finish) if error is not None else None)
+            left = _round(ranks, _error_of(attempt.finish) if failure is not None else None)
             if decide(left) != "keep":
                 said = (
                     f"{attempt.name} left the ranks in different states ({_who(left)}): restart this engine"
@@ -120,7 +122,7 @@ def together(attempt: Attempt, ranks: Ranks) -> None:
 
 def _round(ranks: Ranks, error: Exception | None, *, lost: bool = False) -> Sequence[Outcome]:
     # As pairs, which survive any version of this file on the other side.
-    said = "" if error is None else f"{type(error).__name__}: {error}"
+    said = "" if error is None else _words(error)
     return [Outcome(*heard) for heard in ranks.gather((said, lost))]
 
 
@@ -136,6 +138,21 @@ def _error_of(part: Callable[[], None]) -> Exception | None:
     except Exception as error:  # noqa: BLE001 - the others must hear of it, whatever it is
         return error
     return None
+
+
+def _lost(attempt: Attempt) -> tuple[bool, Exception | None]:
+    try:
+        return bool(attempt.lost), None
+    except Exception as error:  # noqa: BLE001 - as above
+        return False, error
+
+
+def _words(error: Exception) -> str:
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # noqa: BLE001 - it is the engine's, or a library's: it may be unable to tell
+        return f"{name}, which can't be put into words"
 
 
 def _who(outcomes: Sequence[Outcome]) -> str:

@@ -23,6 +23,8 @@ from dormouse_native import DormouseError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from dormouse_engine.facts.model import State
+
 _SAVED: Final = "_sleep_saved_"
 _BUFFERS: Final = "_sleep_saved_buffers"
 
@@ -56,7 +58,10 @@ def careful_wake(original: Callable[..., None]) -> Callable[..., None]:
 
 
 class _Attempt:
-    """What both have in common: they know where they began, and how to get back there."""
+    """What both have in common: they know where they began, and how to get back there.
+
+    All that can fail is done where the ranks hear of it, so not while an attempt is made.
+    """
 
     def __init__(
         self, name: str, allocator: PoolAllocator, worker: Any, original: Callable[..., None]
@@ -65,18 +70,23 @@ class _Attempt:
         self._allocator = allocator
         self._worker = worker
         self._original = original
-        self._before = allocator.states()
-        # vLLM keeps what it saved of a model in such dicts and empties them in place.
-        self._saved = {
-            name: dict(value)
-            for name, value in vars(worker).items()
-            if name.startswith(_SAVED) and value is not None
-        }
+        self._before: dict[str, State] = {}
+        self._saved: dict[str, dict[str, Any]] = {}
 
     @property
     def lost(self) -> bool:
-        """Whether content was given up: a wake gives up none."""
+        """Whether content was given up: a wake gives up none. Never raises."""
         return False
+
+    def check(self) -> None:
+        """Note where it begins."""
+        self._before = self._allocator.states()
+        # vLLM keeps what it saved of a model in such dicts and empties them in place.
+        self._saved = {
+            name: dict(value)
+            for name, value in vars(self._worker).items()
+            if name.startswith(_SAVED) and value is not None
+        }
 
     def undo(self) -> None:
         """Bring tags back to where they were, and what vLLM had saved of the model with them."""
@@ -100,11 +110,19 @@ class SleepAttempt(_Attempt):
 
     @property
     def lost(self) -> bool:
-        """Whether it dropped weights that were there."""
-        return self._before.get(WEIGHTS) == "resident" and self._allocator.states()[WEIGHTS] == "discarded"
+        """Whether it dropped weights that were there; where nobody knows, a level 2 has."""
+        if self._before.get(WEIGHTS) != "resident":
+            return False
+        try:
+            return self._allocator.states().get(WEIGHTS) == "discarded"
+        except Exception as error:  # noqa: BLE001 - the other ranks wait for an answer, whatever it is
+            LOG.warning("Dormouse: where the weights are after %s can't be told: %r", self.name, error)
+            # To go back where they are gone would be to serve nonsense; to go on loses what a level 2 loses anyhow.
+            return self._level == 2
 
     def check(self) -> None:
         """Refuse what the engine could not come back from."""
+        super().check()
         refuse_sleep(self._level, self._before, HERE.deepest, HERE.deepest_reason)
 
     def run(self) -> None:
@@ -150,6 +168,7 @@ class WakeAttempt(_Attempt):
 
     def check(self) -> None:
         """Refuse tags that nobody knows."""
+        super().check()
         refuse_wake(self._tags, self._before)
 
     def run(self) -> None:

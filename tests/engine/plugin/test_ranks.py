@@ -2,51 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
-from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dormouse_engine.plugin.peers import Peers
 from dormouse_engine.plugin.ranks import Outcome, agreed, decide, together
 from dormouse_native.errors import IllegalState
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-
-class Table:
-    """Where threads meet as ranks of one engine would."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._said: dict[int, Any] = {}
-        self._all = threading.Barrier(size, timeout=10)
-
-    def place(self, rank: int) -> Place:
-        return Place(self, rank)
-
-    def gather(self, rank: int, mine: Any) -> Sequence[Any]:
-        self._said[rank] = mine
-        self._all.wait()
-        heard = [self._said[one] for one in sorted(self._said)]
-        self._all.wait()
-        return heard
-
-
-class Place:
-    def __init__(self, table: Table, rank: int) -> None:
-        self._table = table
-        self._rank = rank
-
-    @property
-    def last(self) -> bool:
-        return self._rank == self._table.size - 1
-
-    def gather(self, mine: Any) -> Sequence[Any]:
-        return self._table.gather(self._rank, mine)
+from tests.engine.plugin.meeting import Table, outcome
 
 
 class Part:
@@ -97,14 +61,6 @@ def run(*parts: Part) -> list[Exception | None]:
 
     with ThreadPoolExecutor(len(parts)) as pool:
         return list(pool.map(one, range(len(parts)), parts))
-
-
-def outcome(step: Callable[[], object]) -> Exception | None:
-    try:
-        step()
-    except Exception as error:  # noqa: BLE001 - it is the result
-        return error
-    return None
 
 
 @pytest.mark.parametrize("drops", [False, True])
@@ -199,6 +155,65 @@ def test_what_one_rank_refuses_is_begun_on_none(refusing: int) -> None:
     assert begun == []
     assert first is None
     assert "weights are away" in str(last)
+
+
+class Untold(Part):
+    """Nobody can say what it gave up."""
+
+    @property
+    def lost(self) -> bool:
+        raise MemoryError("who knows")
+
+
+@pytest.mark.parametrize("fails", ["", "no room"])
+@pytest.mark.parametrize("first", [False, True])
+def test_where_a_rank_can_not_say_what_it_gave_up_nobody_waits_and_nobody_trusts_it(
+    fails: str, *, first: bool
+) -> None:
+    parts = [Untold(fails), Part()] if first else [Part(), Untold(fails)]
+    quiet, last = run(*parts)
+    assert quiet is None
+    assert isinstance(last, IllegalState)
+    assert f"rank {int(not first)}: MemoryError: who knows): restart this engine" in str(last)
+
+
+class UnspeakableError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("it can't be put into words")
+
+
+class Unspeakable(Part):
+    """What goes wrong can't even be told."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self._where = where
+
+    def check(self) -> None:
+        if self._where == "check":
+            raise UnspeakableError
+
+    def run(self) -> None:
+        super().run()
+        if self._where != "check":
+            raise UnspeakableError
+
+    def undo(self) -> None:
+        super().undo()
+        if self._where == "undo":
+            raise UnspeakableError
+
+
+@pytest.mark.parametrize("where", ["check", "run", "undo"])
+@pytest.mark.parametrize("first", [False, True])
+def test_an_error_without_words_is_heard_of_by_all(where: str, *, first: bool) -> None:
+    parts = [Unspeakable(where), Part()] if first else [Part(), Unspeakable(where)]
+    quiet, last = run(*parts)
+    assert quiet is None
+    assert isinstance(last, IllegalState if first or where == "undo" else UnspeakableError)
+    assert [part.state for part in parts] == ["awake", "awake"]
+    if first:
+        assert "UnspeakableError" in str(last)
 
 
 def test_one_rank_alone_raises_its_own_error_and_is_back() -> None:
