@@ -140,7 +140,7 @@ def test_a_sleeper_is_not_sent_to_another_level(rig: Rig, first: int, second: in
     assert rig.states() == before
 
 
-@pytest.mark.parametrize("level", [0, 3, -1])
+@pytest.mark.parametrize("level", [0, 3, 7, -1])
 def test_an_unknown_level_is_refused_before_anything_moves(rig: Rig, level: int) -> None:
     with pytest.raises(UnsupportedError, match=f"unknown level {level}"):
         rig.memory.sleep(level)
@@ -155,7 +155,9 @@ def test_an_unknown_tag_is_refused_before_anything_moves(rig: Rig) -> None:
 
 
 def test_a_kv_cache_is_discarded_alone_and_weights_are_not(rig: Rig) -> None:
-    with pytest.raises(UnsupportedError, match="sleep at level 2"):
+    with pytest.raises(
+        UnsupportedError, match=r"only kv_cache can be discarded on its own.*sleep at level 2"
+    ):
         rig.memory.discard(["weights", "kv_cache"])
     assert rig.content() == [1, 2, 3]
     rig.memory.discard(["kv_cache"])

@@ -14,7 +14,6 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from dormouse_engine.facts.publish import publish
 from dormouse_engine.plugin.cpu.agreement import agree, said_once
 from dormouse_engine.plugin.cpu.depth import deepest
 from dormouse_engine.plugin.cpu.errors import UnsupportedError
@@ -25,6 +24,7 @@ from dormouse_engine.plugin.cpu.moving import Moved, move
 from dormouse_engine.plugin.cpu.report import engine, worker_facts
 from dormouse_engine.plugin.cpu.settings import Settings
 from dormouse_engine.plugin.cpu.store import Store
+from dormouse_engine.plugin.here import tell
 from dormouse_engine.plugin.log import LOG
 from dormouse_engine.plugin.tags import KV_CACHE, WEIGHTS
 
@@ -62,7 +62,7 @@ class SleepingCPUWorker(_base):  # type: ignore[misc]  # vLLM is not there when 
                 "level 2 would not be safe",
                 self._moved.left_behind,
             )
-        publish(self._facts)
+        tell(self._facts)
 
     def _maybe_get_memory_pool_context(self, tag: str) -> AbstractContextManager[Any]:
         if tag == KV_CACHE:

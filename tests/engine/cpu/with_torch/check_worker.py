@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -15,9 +15,18 @@ from vllm.model_executor.layers import utils
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from dormouse_engine.plugin.cpu import install
-from dormouse_engine.plugin.cpu.errors import UnsupportedError
+from dormouse_engine.plugin.cpu.errors import IllegalStateError, UnsupportedError
 from dormouse_engine.plugin.cpu.linear import keep_linear_plain
+from dormouse_engine.plugin.cpu.memory import TAGS, Memory
+from dormouse_engine.plugin.cpu.moving import Moved
+from dormouse_engine.plugin.cpu.store import Store
 from dormouse_engine.plugin.cpu.worker import SleepingCPUWorker
+from dormouse_engine.plugin.log import LOG
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MIB = 2**20
 
 
 def test_a_vllm_without_the_hook_for_linear_layers_loads_nothing_and_says_which(
@@ -62,6 +71,55 @@ def test_every_method_of_ours_takes_the_place_of_one_of_vllms_with_its_parameter
         theirs = [one for one in inspect.signature(getattr(CPUWorker, name)).parameters if one != "self"]
         mine = inspect.signature(method).parameters
         assert "args" in mine or [one for one in mine if one != "self"] == theirs, name
+
+
+@pytest.fixture
+def asleep() -> SleepingCPUWorker:
+    """A worker of a plain model whose weights sleep at level 1."""
+    worker = object.__new__(SleepingCPUWorker)
+    worker._memory = Memory(Store())
+    worker._moved = Moved(0, 0, 0)
+    worker.vllm_config = SimpleNamespace(model_config=SimpleNamespace(is_moe=False, quantization=None))
+    for tag in TAGS:
+        worker._memory.new(tag, tag, MIB).memory[:] = b"x" * MIB
+    worker.sleep(1)
+    return worker
+
+
+@pytest.mark.parametrize(
+    ("method", "argument", "error", "why"),
+    [
+        ("sleep", 7, UnsupportedError, "unknown level 7"),
+        ("sleep", 2, IllegalStateError, "sleep at level 1 already"),
+        ("wake_up", ["wieghts"], UnsupportedError, "unknown tags wieghts"),
+        ("discard", ("weights",), UnsupportedError, "only kv_cache can be discarded"),
+    ],
+)
+def test_what_can_not_be_meant_is_refused_with_the_reason_and_the_sleeper_is_none_the_worse(
+    asleep: SleepingCPUWorker, method: str, argument: Any, error: type[Exception], why: str
+) -> None:
+    with pytest.raises(error, match=why):
+        getattr(asleep, method)(argument)
+    assert [asleep._memory.state(tag) for tag in TAGS] == ["offloaded", "discarded"]
+    asleep.wake_up()
+    assert bytes(asleep._memory.arenas("weights")[0].memory[:]) == b"x" * MIB
+
+
+def test_a_run_dir_that_can_not_be_used_is_told_of_and_the_engine_serves(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    asleep: SleepingCPUWorker,
+) -> None:
+    tmp_path.chmod(0o755)
+    monkeypatch.setenv("DORMOUSE_RUN_DIR", str(tmp_path))
+    monkeypatch.setattr(CPUWorker, "load_model", lambda *_args, **_named: None)
+    monkeypatch.setattr(LOG, "handlers", [caplog.handler])
+    asleep.wake_up()
+    asleep.model_runner = SimpleNamespace(get_model=lambda: torch.nn.Linear(8, 8))
+    asleep.load_model()
+    assert "nobody will know about the memory of this worker" in caplog.text
+    assert "chmod 0700" in caplog.text
 
 
 def test_the_platform_says_that_it_can_sleep_once_installed() -> None:
