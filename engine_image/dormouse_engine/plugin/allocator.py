@@ -21,6 +21,7 @@ from dormouse_engine.plugin.graphs import GRAPHS, graph_pool
 from dormouse_engine.plugin.hooks import Hook, has
 from dormouse_engine.plugin.log import LOG
 from dormouse_engine.plugin.tags import DEFERRED, KEPT, WEIGHTS
+from dormouse_native import IllegalState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -43,12 +44,19 @@ class PoolAllocator:
 
     @classmethod
     def get_instance(cls) -> Self:
-        """Return the one of this process; the first call opens the device. Raises what `Pool` raises."""
+        """Return the one of this process; the first call opens the device.
+
+        Raises what `Pool` raises, and IllegalState where this process has one for another kind of device.
+        """
         if cls.instance is None:
             device = int(dormouse_native.torch.memory_module().current_device())
             pool = dormouse_native.installed(device) or dormouse_native.pool(cls.driver, device)
             PoolAllocator.instance = cls(pool)
-        assert isinstance(cls.instance, cls), "one engine per process, so one kind of allocator"
+        if not isinstance(cls.instance, cls):
+            raise IllegalState(
+                f"this process allocates through {type(cls.instance).__name__} ({cls.instance.driver}), and an engine "
+                f"on {cls.driver} asks for {cls.__name__}: start that engine in a process of its own"
+            )
         return cls.instance
 
     def __init__(self, pool: Pool) -> None:

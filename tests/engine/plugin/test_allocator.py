@@ -192,6 +192,14 @@ def test_there_is_one_in_a_process_and_none_before_it_is_asked_for(monkeypatch: 
     assert one.pool is pool
 
 
+def test_one_process_serves_one_kind_of_device(
+    allocator: PoolAllocator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PoolAllocator, "instance", allocator)
+    with pytest.raises(IllegalState, match=r"PoolAllocator \(cuda\).* on acl asks .*process of its own"):
+        AscendAllocator.get_instance()
+
+
 # ── staging ────────────────────────────────────────────────────────────────────────────────────────────
 
 
