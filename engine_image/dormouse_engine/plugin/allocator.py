@@ -48,16 +48,17 @@ class PoolAllocator:
 
         Raises what `Pool` raises, and IllegalState where this process has one for another kind of device.
         """
-        if cls.instance is None:
+        present = cls.instance
+        if present is None:
             device = int(dormouse_native.torch.memory_module().current_device())
             pool = dormouse_native.installed(device) or dormouse_native.pool(cls.driver, device)
-            PoolAllocator.instance = cls(pool)
-        if not isinstance(cls.instance, cls):
+            PoolAllocator.instance = present = cls(pool)
+        if not isinstance(present, cls):
             raise IllegalState(
-                f"this process allocates through {type(cls.instance).__name__} ({cls.instance.driver}), and an engine "
-                f"on {cls.driver} asks for {cls.__name__}: start that engine in a process of its own"
+                f"this process allocates through {type(present).__name__} ({present.driver}), and an engine on "
+                f"{cls.driver} asks for {cls.__name__}: start that engine in a process of its own"
             )
-        return cls.instance
+        return present
 
     def __init__(self, pool: Pool) -> None:
         self.pool: Final = pool
