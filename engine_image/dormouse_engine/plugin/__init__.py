@@ -4,11 +4,11 @@ vLLM calls `register` in every process, early, and more than once; so it decides
 
     settings ─► engine and version ─► platform ─► when the worker's module is imported: all hooks, or none
 
-The API server and the engine's core never import a worker, and nothing else happens there. No device is touched before
-the engine itself opens one.
+The API server and the engine's core have no worker, and nothing else happens there. No device is touched before the
+engine itself opens one.
 
-Where ours does not fit, the engine keeps its own allocator, a warning says why, and so do the facts
-(`DORMOUSE_ALLOCATOR=dormouse` makes that an error that stops the start).
+Where ours does not fit, the engine keeps its own allocator, a warning says why, and so do the facts of each worker
+that starts (`DORMOUSE_ALLOCATOR=dormouse` makes that an error that stops the start).
 
     hooks       setting things in the engine, all or none      imports      waiting for a module
     versions    which engine this is                           settings     what the environment says
@@ -17,7 +17,7 @@ Where ours does not fit, the engine keeps its own allocator, a warning says why,
     writers     who touches weights                            scales       what vLLM 0.23 would forget
     staging     backups before the first sleep
     deepest     how deep this engine may sleep                 collect, here   the facts
-    cpu         vLLM on a CPU
+    stock       the facts of a worker that is left alone       cpu          vLLM on a CPU
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ _LOUD: Final = (
     "Dormouse: %s. THE ENGINE'S OWN ALLOCATOR SERVES: its sleeps and wakes are slower and keep more memory."
 )
 _CUDA_WORKER: Final = "vllm.v1.worker.gpu_worker"
-"""The one of vLLM on a CPU is made from it."""
 _ASCEND_WORKER: Final = "vllm_ascend.worker.worker"
 
 
@@ -49,25 +48,33 @@ class PluginError(RuntimeError):
 
 
 class _Once:
-    """What runs once in a process, even where two threads ask at once."""
+    """What runs once in a process, even where two threads ask at once; what it raised is raised to all who ask."""
 
     def __init__(self, action: Callable[[], None]) -> None:
         self._lock = threading.RLock()
         self._action = action
-        self._done = False
+        self._begun = False
+        self._error: BaseException | None = None
 
     def __call__(self) -> None:
         with self._lock:
-            if not self._done:
-                self._done = True
+            if self._error is not None:
+                raise self._error
+            if self._begun:
+                return
+            self._begun = True  # before it ends, for what it imports may ask again
+            try:
                 self._action()
+            except BaseException as error:
+                self._error = error
+                raise
 
 
 def register() -> None:
     """Make this process's vLLM sleep Dormouse's way; what vLLM calls.
 
     Raises SettingsError for a setting that can't be used, RunDirError for a `DORMOUSE_RUN_DIR` that can't, and
-    PluginError where `DORMOUSE_ALLOCATOR=dormouse` can't be met.
+    PluginError where `DORMOUSE_ALLOCATOR=dormouse` can't be met; every later call in the process then raises it again.
     """
     _register_once()
 
@@ -112,7 +119,7 @@ def _on_cpu(settings: Settings, engine: Engine) -> None:
 def _on_device(settings: Settings, cuts: frozenset[str], engine: Engine) -> None:
     from dormouse_engine.plugin.imports import when_imported  # noqa: PLC0415
 
-    worker = _worker_of(engine)
+    worker = _ASCEND_WORKER if engine.distribution == "vllm-ascend" else _CUDA_WORKER
 
     def install() -> None:
         try:
@@ -133,7 +140,7 @@ def _on_device(settings: Settings, cuts: frozenset[str], engine: Engine) -> None
 def _stock(settings: Settings, engine: Engine | None, reason: str) -> None:
     """Leave the engine alone, say so, and let its worker say so. Without a reason it was asked for."""
     from dormouse_engine.plugin.here import HERE  # noqa: PLC0415
-    from dormouse_engine.plugin.imports import when_imported  # noqa: PLC0415
+    from dormouse_engine.plugin.stock import tell_of_worker  # noqa: PLC0415
 
     if reason and settings.allocator == "dormouse":
         raise PluginError(f"DORMOUSE_ALLOCATOR=dormouse can't be met, because {reason}")
@@ -142,18 +149,7 @@ def _stock(settings: Settings, engine: Engine | None, reason: str) -> None:
     HERE.plugin = replace(
         HERE.plugin, reason=reason or "DORMOUSE_ALLOCATOR=stock", engine=str(engine) if engine else ""
     )
-
-    def publish() -> None:
-        from dormouse_engine.plugin.collect import without_pool  # noqa: PLC0415
-        from dormouse_engine.plugin.here import tell  # noqa: PLC0415
-
-        tell(without_pool)
-
-    when_imported(_worker_of(engine), publish)
-
-
-def _worker_of(engine: Engine | None) -> str:
-    return _ASCEND_WORKER if engine is not None and engine.distribution == "vllm-ascend" else _CUDA_WORKER
+    tell_of_worker()
 
 
 _register_once = _Once(_register)

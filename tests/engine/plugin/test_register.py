@@ -41,6 +41,43 @@ print(json.dumps({"heavy": heavy, "early": early, "late": HERE.plugin.reason, "e
                   "allocator": HERE.plugin.allocator, "folder": os.environ["DORMOUSE_RUN_DIR"]}))
 """
 
+WRAPPER = """
+class Worker:
+    rank = 3
+    def init_device(self): return "a device"
+class WorkerWrapperBase:
+    worker = Worker()
+    def init_device(self): return self.worker.init_device()
+"""
+HEARD = """
+import json, os
+from pathlib import Path
+from dormouse_engine.plugin import register
+from dormouse_engine.facts.read import read_all
+register()
+import vllm.v1.worker.gpu_worker, vllm.v1.worker.worker_base
+
+def heard():
+    return [(one.rank, one.plugin.allocator, one.plugin.reason)
+            for one in read_all(Path(os.environ["DORMOUSE_RUN_DIR"]), timeout=5.0)]
+
+before = heard()
+done = vllm.v1.worker.worker_base.WorkerWrapperBase().init_device()
+print(json.dumps({"before": before, "done": done, "after": heard()}))
+"""
+TWICE = """
+import json
+from dormouse_engine.plugin import register
+said = []
+for _ in range(3):
+    try:
+        register()
+        said.append("")
+    except Exception as error:
+        said.append(repr(error))
+print(json.dumps({"said": said}))
+"""
+
 
 @pytest.fixture
 def vllm(tmp_path: Path) -> Path:
@@ -53,6 +90,7 @@ def vllm(tmp_path: Path) -> Path:
     (package / "cumem_allocator.py").write_text("")
     (package / "device_allocator" / "cumem.py").write_text("cumem_available = True\n")
     (package / "v1" / "worker" / "gpu_worker.py").write_text("class Worker: ...\n")
+    (package / "v1" / "worker" / "worker_base.py").write_text(WRAPPER)
     installed(tmp_path, "0.23.0")
     return tmp_path
 
@@ -63,11 +101,11 @@ def installed(folder: Path, version: str) -> None:
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
 
 
-def run(folder: Path, **settings: str) -> dict[str, Any]:
+def run(folder: Path, program: str = TELL, **settings: str) -> dict[str, Any]:
     # A fresh interpreter takes a moment; what is in there is bounded by the test's own timeout.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("DORMOUSE_")}
     done = subprocess.run(
-        [sys.executable, "-c", TELL],
+        [sys.executable, "-c", program],
         env={**environ, "PYTHONPATH": str(folder), **settings},
         capture_output=True,
         text=True,
@@ -137,6 +175,54 @@ def test_a_native_pool_that_can_not_be_loaded_leaves_the_engine_its_own(vllm: Pa
     assert said["late"].startswith("the native pool can't be loaded (import of dormouse_native._core halted")
     assert said["allocator"] == "stock"
     assert "PluginError" in run(vllm, DORMOUSE_ALLOCATOR="dormouse", **without)["error"]
+
+
+@pytest.mark.parametrize("reason", ["asked for", "unknown", "hooks", "hooks, imported everywhere", "CPU"])
+def test_where_the_engine_keeps_its_own_only_a_worker_that_started_is_heard_of(
+    vllm: Path, reason: str
+) -> None:
+    settings = {"DORMOUSE_ALLOCATOR": "stock"} if reason == "asked for" else {}
+    if reason == "unknown":
+        (vllm / "vllm-0.23.0.dist-info").rename(vllm / "vllm-0.24.0.dist-info")
+        (vllm / "vllm-0.24.0.dist-info" / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: vllm\nVersion: 0.24.0\n"
+        )
+    if reason == "hooks, imported everywhere":
+        (vllm / "vllm" / "cumem_allocator.py").unlink()
+    if reason == "CPU":
+        (vllm / "vllm" / "platforms.py").write_text(PLATFORMS.format(kind="cpu"))
+    said = run(vllm, HEARD, **settings)
+    assert said["before"] == [], "the API server and the engine's core import a worker, too, and have none"
+    assert said["done"] == "a device"
+    ((rank, allocator, why),) = said["after"]
+    assert (rank, allocator) == (3, "stock")
+    assert why
+
+
+def test_a_worker_whose_start_can_not_be_seen_is_not_told_of_and_the_log_says_so(vllm: Path) -> None:
+    (vllm / "vllm" / "v1" / "worker" / "worker_base.py").write_text(
+        WRAPPER.replace(
+            "WrapperBase:\n", "WrapperBase:\n    def init_device(self, more): ...\nclass Other:\n"
+        )
+    )
+    said = run(vllm, HEARD.replace(".init_device()", ".init_device(1)"), DORMOUSE_ALLOCATOR="stock")
+    assert (said["before"], said["after"]) == ([], [])
+    assert "nobody will know about the memory of this worker" in said["stderr"]
+    assert "WorkerWrapperBase.init_device takes (self, more), expected (self)" in said["stderr"]
+
+
+@pytest.mark.parametrize("name", ["DORMOUSE_ALLOCATOR", "DORMOUSE_STAGING"])
+def test_a_start_that_failed_fails_every_time_it_is_asked_for(vllm: Path, name: str) -> None:
+    first, *again = run(vllm, TWICE, **{name: "maybe"})["said"]
+    assert f"{name}='maybe' is not usable" in first
+    assert again == [first, first]
+
+
+def test_a_demand_that_can_not_be_met_is_refused_every_time(vllm: Path) -> None:
+    (vllm / "vllm" / "platforms.py").write_text(PLATFORMS.format(kind="rocm"))
+    first, *again = run(vllm, TWICE, DORMOUSE_ALLOCATOR="dormouse")["said"]
+    assert first.startswith("PluginError")
+    assert again == [first, first]
 
 
 def test_vllm_finds_it_by_its_entry_point() -> None:

@@ -33,6 +33,7 @@ from tests.vllm_cpu.inside.rig import (
     MIB,
     WHOLE,
     Engine,
+    heard_of_stock,
     host_pool,
     import_worker,
     in_child,
@@ -114,7 +115,7 @@ def test_stock_on_purpose_sets_nothing_and_says_so() -> None:
     os.environ["DORMOUSE_ALLOCATOR"] = "stock"
     registered()
     untouched()
-    assert facts().plugin.reason == "DORMOUSE_ALLOCATOR=stock"
+    assert heard_of_stock().plugin.reason == "DORMOUSE_ALLOCATOR=stock"
 
 
 @in_child
@@ -122,7 +123,7 @@ def test_an_unknown_version_keeps_its_own_allocator() -> None:
     with mock.patch.object(metadata, "version", return_value="0.99.0"):
         registered()
     untouched()
-    assert "vllm 0.99.0 is not one of the versions that Dormouse knows" in facts().plugin.reason
+    assert "vllm 0.99.0 is not one of the versions that Dormouse knows" in heard_of_stock().plugin.reason
 
 
 @in_child
@@ -169,7 +170,7 @@ def test_a_version_that_moved_one_name_keeps_all_of_its_own(name: str) -> None:
     STOCK[2].pop(name)
     registered()
     untouched()
-    assert f"gpu_worker.Worker.{name} does not exist" in facts().plugin.reason
+    assert f"gpu_worker.Worker.{name} does not exist" in heard_of_stock().plugin.reason
 
 
 @in_child
@@ -179,7 +180,7 @@ def test_a_changed_signature_keeps_all_of_its_own() -> None:
     gpu_worker.Worker.sleep = STOCK[2]["sleep"] = sleep
     registered()
     untouched()
-    assert "Worker.sleep takes (self, depth), expected (self, level)" in facts().plugin.reason
+    assert "Worker.sleep takes (self, depth), expected (self, level)" in heard_of_stock().plugin.reason
 
 
 @in_child
@@ -187,7 +188,7 @@ def test_an_allocator_that_lost_a_call_keeps_all_of_its_own() -> None:
     del cumem.CuMemAllocator.get_current_usage
     registered()
     untouched()
-    assert "CuMemAllocator has no get_current_usage" in facts().plugin.reason
+    assert "CuMemAllocator has no get_current_usage" in heard_of_stock().plugin.reason
 
 
 # ── sleep and wake through the real worker ─────────────────────────────────────────────────────────────

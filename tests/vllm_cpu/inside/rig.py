@@ -9,6 +9,7 @@ protected, so a write into it ends the child as it would end an engine.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import gc
@@ -16,15 +17,21 @@ import os
 import sys
 import tempfile
 import traceback
+from importlib import import_module
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import torch
 
 import dormouse_native
+from dormouse_engine.facts.read import read_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from dormouse_engine.facts.model import WorkerFacts
 
 MIB = 2**20
 MISSING = ("gguf",)
@@ -225,6 +232,22 @@ def host_pool(**options: Any) -> dormouse_native.Pool:
     """A device of RAM, as tests use it; nobody waits."""
     options = {"store": "ring", "memory_retries": 0, **options}
     return use(dormouse_native.Pool("host", 0, **options))
+
+
+def heard_of_stock() -> WorkerFacts:
+    """Start a worker as executors do, through vLLM's own wrapper; return what it tells. Before, nobody must."""
+    folder = Path(os.environ["DORMOUSE_RUN_DIR"])
+    assert read_all(folder, timeout=5.0) == [], "its module is here, but no worker has started"
+    module: Any = import_module("vllm.v1.worker.worker_base")
+    wrapper = module.WorkerWrapperBase()
+    wrapper.vllm_config = plain_config()
+    wrapper._worker_extension_cls = None
+    wrapper.worker = SimpleNamespace(rank=2, init_device=lambda: None)
+    with mock.patch.object(module, "set_current_vllm_config", contextlib.nullcontext):
+        wrapper.init_device()
+    (said,) = read_all(folder, timeout=5.0)
+    assert (said.plugin.allocator, said.rank) == ("stock", 2)
+    return said
 
 
 def run_dir() -> str:

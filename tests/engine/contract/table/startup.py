@@ -47,6 +47,12 @@ ROWS: tuple[Row, ...] = (
         why="in a worker the plugin runs before its class is imported and before anything touches the device",
     ),
     Steps(
+        "vllm.v1.worker.worker_base",
+        "WorkerWrapperBase.init_device",
+        ("self.worker.init_device()",),
+        why="whatever its class, a worker starts through here: where facts begin under the engine's own allocator",
+    ),
+    Steps(
         "vllm.v1.engine.core",
         "EngineCore.__init__",
         ("load_general_plugins()", "self.model_executor = executor_class(vllm_config)"),
