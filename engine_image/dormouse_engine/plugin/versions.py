@@ -36,6 +36,12 @@ class Engine:
         """Whether its hooks are tested."""
         return self.series in KNOWN.get(self.distribution, frozenset())
 
+    @classmethod
+    def named(cls, name: str) -> Engine | None:
+        """Return the engine that `str` gave this name, as facts have it; None for an empty one."""
+        distribution, _, version = name.partition(" ")
+        return cls(distribution, version) if distribution else None
+
     def __str__(self) -> str:
         return f"{self.distribution} {self.version}"
 

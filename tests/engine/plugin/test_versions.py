@@ -50,3 +50,14 @@ def test_an_unknown_version_is_told_which_ones_are_known() -> None:
     assert why_unknown(Engine("vllm", "0.40.0")) == (
         "vllm 0.40.0 is not one of the versions that Dormouse knows (0.23.x, 0.32.x, 0.33.x)"
     )
+
+
+@pytest.mark.parametrize(
+    "engine", [Engine("vllm", "0.23.0"), Engine("vllm-ascend", "0.23.0rc1"), Engine("vllm", "")]
+)
+def test_an_engine_is_known_again_by_its_name(engine: Engine) -> None:
+    assert Engine.named(str(engine)) == engine
+
+
+def test_no_name_is_no_engine() -> None:
+    assert Engine.named("") is None
