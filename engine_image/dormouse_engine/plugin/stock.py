@@ -11,10 +11,11 @@ import functools
 from typing import TYPE_CHECKING, Any, Final
 
 from dormouse_engine.plugin.collect import without_pool
-from dormouse_engine.plugin.here import HERE, tell
+from dormouse_engine.plugin.here import HERE, judge, tell
 from dormouse_engine.plugin.hooks import Hook, install, takes
 from dormouse_engine.plugin.imports import when_imported
 from dormouse_engine.plugin.log import LOG
+from dormouse_engine.plugin.versions import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +46,7 @@ def _starts(original: Callable[..., Any]) -> Callable[..., Any]:
         done = original(self)
         # Of an unknown version, whose worker may call it otherwise.
         HERE.rank = int(getattr(self.worker, "rank", 0))
+        judge(getattr(self.worker, "vllm_config", None), Engine.named(HERE.plugin.engine))
         tell(without_pool)
         return done
 

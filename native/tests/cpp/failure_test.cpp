@@ -250,6 +250,7 @@ class Matrix {
         Engine engine(kind_);
         scene_.prepare(engine);
         const States before = engine.states();
+        const unsigned long begin = engine.rig.fake->calls(nullptr);
         engine.rig.fake->fail(nullptr, fault.n, fault.code, fault.times);
         bool threw = false;
         try {
@@ -258,17 +259,19 @@ class Matrix {
             threw = true;
         }
         engine.rig.fake->heal();
-        engine.rig.may_lose = may_lose(fault);
+        const unsigned long failed = begin + fault.n - 1;
+        const bool happened = failed < engine.rig.fake->calls(nullptr);
+        engine.rig.may_lose = fault.times != 1 || (happened && may_lose(engine.rig.fake->call_name(failed)));
         look(engine, before, threw, fault);
         recover(engine, before);
     }
 
-    // A lost address range, stream or pinned block is one that its own give-back failed for.
-    bool may_lose(const Fault& fault) const {
-        const std::string& name = calls_[fault.n - 1];
-        const bool next =
-            fault.n < calls_.size() && vendor_.contexts.contains(name) && vendor_.give_back.contains(calls_[fault.n]);
-        return fault.times != 1 || next || vendor_.give_back.contains(name);
+    // A lost address range, stream or pinned block is one that its own give-back failed for, or the way to it. `failed`
+    // is the call that did fail: the store unpins in a thread of its own, so the n-th call is not always the same.
+    bool may_lose(const std::string& failed) const {
+        const auto gives_back = [this](const std::string& name) { return vendor_.give_back.contains(name); };
+        return gives_back(failed) ||
+               (vendor_.contexts.contains(failed) && std::any_of(calls_.begin(), calls_.end(), gives_back));
     }
 
     void look(Engine& engine, const States& before, bool threw, const Fault& fault) {

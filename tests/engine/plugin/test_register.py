@@ -42,8 +42,10 @@ print(json.dumps({"heavy": heavy, "early": early, "late": HERE.plugin.reason, "e
 """
 
 WRAPPER = """
+from types import SimpleNamespace
 class Worker:
     rank = 3
+    vllm_config = SimpleNamespace()
     def init_device(self): return "a device"
 class WorkerWrapperBase:
     worker = Worker()
@@ -58,7 +60,7 @@ register()
 import vllm.v1.worker.gpu_worker, vllm.v1.worker.worker_base
 
 def heard():
-    return [(one.rank, one.plugin.allocator, one.plugin.reason)
+    return [(one.rank, one.plugin.allocator, one.plugin.reason, one.deepest)
             for one in read_all(Path(os.environ["DORMOUSE_RUN_DIR"]), timeout=5.0)]
 
 before = heard()
@@ -194,9 +196,12 @@ def test_where_the_engine_keeps_its_own_only_a_worker_that_started_is_heard_of(
     said = run(vllm, HEARD, **settings)
     assert said["before"] == [], "the API server and the engine's core import a worker, too, and have none"
     assert said["done"] == "a device"
-    ((rank, allocator, why),) = said["after"]
+    ((rank, allocator, why, deepest),) = said["after"]
     assert (rank, allocator) == (3, "stock")
     assert why
+    assert deepest == ("Offloaded" if reason == "unknown" else "Discarded"), (
+        "a plain model of a known version comes back"
+    )
 
 
 def test_a_worker_whose_start_can_not_be_seen_is_not_told_of_and_the_log_says_so(vllm: Path) -> None:
@@ -228,3 +233,11 @@ def test_a_demand_that_can_not_be_met_is_refused_every_time(vllm: Path) -> None:
 def test_vllm_finds_it_by_its_entry_point() -> None:
     (found,) = metadata.distribution("dormouse-engine").entry_points.select(group="vllm.general_plugins")
     assert (found.name, found.value) == ("dormouse", "dormouse_engine.plugin:register")
+
+
+def test_dev_mode_without_the_guard_is_warned_of_at_the_start(vllm: Path) -> None:
+    program = "import sys; sys.argv = ['vllm', 'serve', 'a/model'];" + TELL.lstrip("\n")
+    said = run(vllm, program, VLLM_SERVER_DEV_MODE="1")
+    assert "guard" in said["stderr"]
+    assert "VLLM_SERVER_DEV_MODE" in said["stderr"]
+    assert "VLLM_SERVER_DEV_MODE" not in run(vllm, program)["stderr"]
