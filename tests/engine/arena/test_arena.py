@@ -3,20 +3,17 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import resource
 import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import pytest
 
 from dormouse_engine.arena import Arena
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.engine.short_files import files_up_to
 
 MIB = 2**20
 PATTERN = bytes(range(256)) * (MIB // 256)
@@ -28,15 +25,6 @@ def arena() -> Arena:
     made = Arena("weights", MIB)
     made.memory[:] = PATTERN
     return made
-
-
-@pytest.fixture
-def short_files() -> Iterator[int]:
-    """The kernel lets no file of this process grow beyond this size."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (MIB // 2, before[1]))
-    yield MIB // 2
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def _touched() -> mmap.mmap:
@@ -89,11 +77,10 @@ def test_a_copy_that_is_forgotten_leaves_no_open_file(arena: Arena) -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_a_save_without_room_loses_nothing_and_keeps_no_half_copy(arena: Arena, short_files: int) -> None:
+def test_a_save_without_room_loses_nothing_and_keeps_no_half_copy(arena: Arena) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
-    with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+    with pytest.raises(OSError, match=os.strerror(errno.EFBIG)), files_up_to(arena.size // 2):
         arena.save()
-    assert short_files < arena.size
     assert not arena.saved
     assert arena.memory[:] == PATTERN
     assert len(list(Path("/proc/self/fd").iterdir())) == before

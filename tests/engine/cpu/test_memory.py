@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -14,9 +13,10 @@ from dormouse_engine.plugin.cpu.errors import HostOutOfMemoryError, IllegalState
 from dormouse_engine.plugin.cpu.memory import Memory, alone
 from dormouse_engine.plugin.cpu.report import worker_facts
 from dormouse_engine.plugin.cpu.store import Store
+from tests.engine.short_files import files_up_to
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
 MIB = 2**20
 
@@ -50,14 +50,6 @@ class Rig:
 @pytest.fixture
 def rig() -> Rig:
     return Rig()
-
-
-@pytest.fixture
-def limit_files() -> Iterator[Callable[[int], None]]:
-    """Lets no file of this process grow beyond a size, which is a shortage that the kernel itself enforces."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_level_1_gives_everything_back_and_a_wake_brings_weights_and_buffers(rig: Rig) -> None:
@@ -180,17 +172,14 @@ def test_who_needs_weights_that_sleep_is_told_to_wake_them(rig: Rig, level: int)
     rig.memory.before_writing("reload_weights")
 
 
-def test_a_backup_without_room_is_refused_before_anything_is_lost(
-    rig: Rig, limit_files: Callable[[int], None]
-) -> None:
-    limit_files(MIB - 1000)
-    with pytest.raises(HostOutOfMemoryError, match=r"1000 too few.*nothing is lost") as caught:
+def test_a_backup_without_room_is_refused_before_anything_is_lost(rig: Rig) -> None:
+    refused = pytest.raises(HostOutOfMemoryError, match=r"1000 too few.*nothing is lost")
+    with refused as caught, files_up_to(MIB - 1000):
         rig.memory.sleep(1)
     assert (caught.value.needed, caught.value.available) == (MIB, MIB - 1000)
     assert (rig.states(), rig.content()) == (["resident", "resident"], [1, 2, 3])
     assert rig.memory.last is not None
     assert "HostOutOfMemoryError" in rig.memory.last.error
-    limit_files(resource.RLIM_INFINITY)
     rig.memory.sleep(1)
     rig.memory.wake()
     assert rig.content()[:2] == [1, 2]
@@ -307,6 +296,7 @@ def test_facts_count_pages_that_are_really_there(rig: Rig) -> None:
 STRICT = """
 from dormouse_engine.plugin.cpu.memory import Memory
 from dormouse_engine.plugin.cpu.store import Store
+from tests.engine.short_files import files_up_to
 memory = Memory(Store(), strict=True)
 parameters, buffers, kv = (memory.new(*part, 8192, kept=part[1] == "b") for part in
                            (("weights", "a"), ("weights", "b"), ("kv_cache", "c")))
