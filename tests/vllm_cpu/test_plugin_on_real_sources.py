@@ -39,10 +39,11 @@ def described(folder: Path, name: str, version: str) -> Path:
     return folder
 
 
-def run(python: Path, tests: str, path: list[Path], **settings: str) -> None:
-    """Run one file of tests in the environment that has torch, with `path` in front of what is installed."""
+def run(python: Path, tests: list[str], path: list[Path], **settings: str) -> None:
+    """Run files of tests in the environment that has torch, with `path` in front of what is installed."""
+    command = [str(python), "-c", WITH_OUR_PYTEST, sysconfig.get_path("purelib"), "-q", "-m", ""]
     done = subprocess.run(
-        [python, "-c", WITH_OUR_PYTEST, sysconfig.get_path("purelib"), "-q", "-m", "", f"{INSIDE}/{tests}"],
+        [*command, *(f"{INSIDE}/{name}" for name in tests)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT])), **settings},
         check=False,
@@ -58,7 +59,12 @@ def test_the_plugin_serves_the_real_worker_of_vllm(
 ) -> None:
     path = [sources / f"vllm-{version}", described(tmp_path, "vllm", version)]
     series = version.rpartition(".")[0]
-    run(installed.python, "on_real_sources.py", path, DORMOUSE_TEST_SERIES=series)
+    run(
+        installed.python,
+        ["on_real_sources.py", "on_several_ranks.py"],
+        path,
+        DORMOUSE_TEST_SERIES=series,
+    )
 
 
 def test_the_plugin_serves_the_real_worker_of_vllm_ascend(
@@ -70,4 +76,4 @@ def test_the_plugin_serves_the_real_worker_of_vllm_ascend(
         described(tmp_path / "vllm", "vllm", "0.23.0"),
         described(tmp_path / "ascend", "vllm-ascend", "0.23.0"),
     ]
-    run(installed.python, "on_ascend_sources.py", path)
+    run(installed.python, ["on_ascend_sources.py"], path)
