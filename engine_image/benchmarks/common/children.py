@@ -10,6 +10,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.common.environment import HERE
 from benchmarks.common.say import say
 
 if TYPE_CHECKING:
@@ -64,8 +65,9 @@ def end_with_parent() -> None:
 
 
 def tail(log: Path) -> list[str]:
-    """Return the last lines of a log."""
-    return log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+    """Return the last lines of a log; files of the checkout are named from its root, wherever it lies."""
+    text = log.read_text(encoding="utf-8", errors="replace").replace(f"{HERE.parent}{os.sep}", "")
+    return text.splitlines()[-_LAST_LINES:]
 
 
 def _kill(group: int) -> None:

@@ -25,6 +25,13 @@ def test_of_a_bad_end_the_log_s_last_lines_are_kept(tmp_path: Path) -> None:
     assert told["log"] == ["why"]
 
 
+def test_a_log_names_files_of_the_checkout_from_its_root(tmp_path: Path) -> None:
+    """A committed record is the same wherever it was made."""
+    log = tmp_path / "log"
+    log.write_text(f'  File "{children.__file__}", line 1\n', encoding="utf-8")
+    assert children.tail(log) == ['  File "engine_image/benchmarks/common/children.py", line 1']
+
+
 def test_one_that_takes_too_long_is_ended_with_its_children(tmp_path: Path) -> None:
     number = tmp_path / "grandchild"
     # The grandchild does not mind being asked to end, as an engine's worker that hangs in a driver.
