@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dormouse_engine.facts.model import WorkerFacts
-from dormouse_engine.guard.probe import DeviceMemory, Probe, resident_host_bytes
+from dormouse_engine.guard.probe import DeviceMemory, Probe
+from dormouse_engine.guard.rss import HostMemory
 
 _log = logging.getLogger("dormouse.guard")
 PATIENCE_SECONDS: Final = 2.0
@@ -70,6 +71,7 @@ class Meter:
         self.latest = Measurement()
         self.marks = Marks()
         self._probe = probe
+        self._host = HostMemory()
         self._clock = clock
         self._patience = patience
         self._running: asyncio.Future[None] | None = None
@@ -80,22 +82,33 @@ class Meter:
         """Return how old `latest` is, in seconds; None before the first measurement."""
         return None if self._at is None else max(0.0, self._clock() - self._at)
 
-    async def measure(self, *, max_age: float = 0.0) -> bool:
-        """Measure now, or keep what is at most `max_age` seconds old; False when it failed or took long."""
-        if self._at is not None and max_age and self._clock() - self._at <= max_age:
+    def begin(self) -> None:
+        """Begin to measure, unless somebody does already; whoever calls `measure` next may join it."""
+        if self._running is None:
+            self._running = self._start()
+
+    async def measure(self, *, since: float | None = None) -> bool:
+        """Measure now, or take a measurement that began at `since` or later; False when it failed or took long."""
+        if since is not None and self.has(since):
             return True
         try:
             async with asyncio.timeout(self._patience):
                 while self._running is not None:
-                    # What runs now may have begun before the change that this caller wants to see.
                     await asyncio.shield(self._running)
+                    # What ran may have begun before the change that this caller wants to see.
+                    if since is not None and self.has(since):
+                        return True
                 begun = self._clock()
                 self._running = self._start()
                 await asyncio.shield(self._running)
         except TimeoutError:
             self._tell(f"it takes longer than {self._patience:g} s")
             return False
-        return self._at is not None and self._at >= begun
+        return self.has(begun)
+
+    def has(self, since: float) -> bool:
+        """Whether `latest` began at `since` or later."""
+        return self._at is not None and self._at >= since
 
     def _start(self) -> "asyncio.Future[None]":
         loop, begun = asyncio.get_running_loop(), self._clock()
@@ -112,7 +125,7 @@ class Meter:
                 done.set_result(None)
 
         def work() -> None:
-            result = _take(self._probe)
+            result = _take(self._probe, self._host)
             try:
                 loop.call_soon_threadsafe(finish, result)
             except RuntimeError:
@@ -131,14 +144,14 @@ class Meter:
             )
 
 
-def _take(probe: Probe) -> Measurement | Exception:
+def _take(probe: Probe, host: HostMemory) -> Measurement | Exception:
     try:
         workers = probe.facts()
         return Measurement(
             devices=tuple(probe.devices()),
             tags=probe.tags(),
             backup=probe.backup_bytes(),
-            rss=resident_host_bytes(),
+            rss=host.resident(),
             workers=None if workers is None else tuple(workers),
         )
     except Exception as error:  # noqa: BLE001 - a probe may fail in any way; the figures before stay

@@ -7,6 +7,7 @@ an awake engine goes through untouched: the app gets the server's own `receive` 
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from dormouse_engine.guard.admission import Admission
@@ -35,6 +36,7 @@ from dormouse_engine.guard.operations import Operations
 from dormouse_engine.guard.paths import PathClass, classify
 from dormouse_engine.guard.probe import Probe
 from dormouse_engine.guard.report import Reporter
+from dormouse_engine.guard.rest import Rest
 from dormouse_engine.guard.revision import Revision
 from dormouse_engine.guard.servers import more_servers, workers
 from dormouse_engine.guard.settings import Settings, SettingsError
@@ -45,6 +47,8 @@ from dormouse_engine.guard.tokens import Tokens
 from dormouse_engine.guard.transitions import MEMORY_METHODS, RELOAD, SWITCHES, Transitions
 from dormouse_engine.guard.watch import Watch
 
+ENCLOSED: Final = b"x-dormouse-report"
+"""The header of an answer that carries the report, too."""
 BODY_LIMIT_BYTES: Final = 2**20
 """Of a body on a dev path that the guard must read itself."""
 
@@ -88,6 +92,7 @@ class Guard:
         self._transitions = Transitions(self._engine, self._stage, meter, revision)
         self._operations = Operations()
         self._reporter = Reporter(self._engine, self._stage, meter, clock, revision)
+        self._rest = Rest(self._admission, clock, self._reporter.settled)
         self._feed = Feed(self._reporter.build, clock, heartbeat=settings.heartbeat_seconds)
         self._holder = Holder(app, self._gate, clock, self._stage.retry_after)
         self._tokens = Tokens(settings.token_file)
@@ -123,6 +128,7 @@ class Guard:
     def close(self) -> None:
         """Shut down: answer held requests 503, end event streams, hold nothing more."""
         self._gate.stop()
+        self._rest.close()
         self._feed.close()
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -175,6 +181,7 @@ class Guard:
             reply = await self._operations.run(
                 call.ident, call.asked, lambda: self._work(call), named=call.identified
             )
+            reply = self._enclose(call, reply)
         except ClientLeftError:
             return
         except TooLargeError:
@@ -182,6 +189,11 @@ class Guard:
         except RefusedError as error:
             reply = error.reply
         await send_reply(scope, send, reply)
+
+    def _enclose(self, call: Call, reply: Reply) -> Reply:
+        """Add the report for a caller who knows of us, so that it need not ask for it in the middle of a swap."""
+        report = self._reporter.enclosed() if call.identified and reply.ok else None
+        return reply if report is None else replace(reply, headers=[*reply.headers, (ENCLOSED, report)])
 
     async def _work(self, call: Call) -> Reply:
         if call.path == "/sleep":
@@ -239,6 +251,7 @@ class Guard:
 
     def _on_idle(self) -> None:
         self._feed.edge("idle", lambda: self._admission.empty)
+        self._rest.begins()
 
 
 _OWN: Final = {"/dormouse/report": "GET", "/dormouse/events": "GET", "/dormouse/settings": "PUT"}

@@ -5,16 +5,11 @@ one): give the guard an object with these four methods. They may block; the guar
 its own, one call at a time, `facts` first: the others may answer from what it heard.
 """
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from dormouse_engine.facts.model import WorkerFacts
-
-_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
-_PROC = Path("/proc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,31 +56,3 @@ class HostProbe:
     def backup_bytes(self) -> int | None:
         """Unknown."""
         return None
-
-
-def resident_host_bytes(pid: int | None = None) -> int | None:
-    """Resident host memory of a process (default: this one) and its descendants; None without /proc."""
-    root = os.getpid() if pid is None else pid
-    total: int | None = None
-    for member in _family(root):
-        try:
-            pages = int((_PROC / str(member) / "statm").read_text().split()[1])
-        except (OSError, ValueError, IndexError):
-            continue
-        total = (total or 0) + pages * _PAGE
-    return total
-
-
-def _family(pid: int) -> Iterator[int]:
-    yield pid
-    try:
-        threads = list((_PROC / str(pid) / "task").iterdir())
-    except OSError:
-        return
-    for thread in threads:
-        try:
-            children = (thread / "children").read_text().split()
-        except OSError:
-            continue
-        for child in children:
-            yield from _family(int(child))

@@ -2,10 +2,12 @@
 
 `build` only reads what is at hand and leaves the workers' long facts out, so an event line stays small and
 costs microseconds; `full` adds them for who asks. `refresh` asks the engine and the probe first, but whoever
-waits for it waits a bounded time: a frozen engine or a hung driver must not freeze the report.
+waits for it waits a bounded time: a frozen engine or a hung driver must not freeze the report. `enclosed` goes with
+the answer to a transition: whoever called it would ask for the report next.
 """
 
 import asyncio
+import json
 import uuid
 from collections.abc import Callable
 from typing import Any, Final
@@ -21,6 +23,8 @@ from dormouse_engine.guard.tier import TAGS
 READING_MAX_AGE_SECONDS: Final = 2.0
 MEASUREMENT_MAX_AGE_SECONDS: Final = 0.2
 PATIENCE_SECONDS: Final = 1.0
+ENCLOSED_LIMIT_BYTES: Final = 8192
+"""Clients take that much in one header, and a report has a few thousand at most."""
 PATIENCE_IN_FAULT_SECONDS: Final = 0.05
 
 
@@ -109,6 +113,13 @@ class Reporter:
         """Return the report of this moment with everything that the workers say."""
         return {**self.build(), "allocator": allocator_json(self._meter.latest.workers)}
 
+    def enclosed(self) -> bytes | None:
+        """Return the report of this moment as a header's value; None when to ask for it would say more."""
+        if not self._fresh():
+            return None
+        content = json.dumps(self.build(), separators=(",", ":")).encode()
+        return content if len(content) <= ENCLOSED_LIMIT_BYTES else None
+
     async def refresh(self) -> None:
         """Bring what `build` reads up to date, waiting at most about a second for it."""
         if self._work is None or self._work.done():
@@ -119,16 +130,39 @@ class Reporter:
         done, _ = await asyncio.wait({self._work}, timeout=patience)
         self._late = not done
 
+    async def settled(self) -> None:
+        """Measure an engine that has come to rest awake."""
+        used = max(self._stage.gate.admission.last_used, self._stage.answered_at)
+        if self._settled_awake() and await self._meter.measure(since=used):
+            self._mark()
+
+    def _fresh(self) -> bool:
+        """Whether `_update` would have nothing to do."""
+        named = self._models is not None or not self._stage.machine.admits
+        measured = self._meter.has(self._recently())
+        return self._has_read() and self._version is not None and named and measured
+
+    def _recently(self) -> float:
+        return max(self._clock() - MEASUREMENT_MAX_AGE_SECONDS, self._stage.answered_at)
+
+    def _has_read(self) -> bool:
+        watch = self._stage.watch
+        return watch.fault is None and watch.age() <= READING_MAX_AGE_SECONDS
+
     async def _update(self) -> None:
         stage = self._stage
-        if stage.watch.fault is not None or stage.watch.age() > READING_MAX_AGE_SECONDS:
+        if not self._has_read():
             await stage.observe()
         if stage.watch.fault is None:
             if self._version is None:
                 self._version = await self._engine.version()
             if self._models is None and stage.machine.admits:
                 self._models = await self._engine.models()
-        if await self._meter.measure(max_age=MEASUREMENT_MAX_AGE_SECONDS) and self._settled_awake():
+        if await self._meter.measure(since=self._recently()):
+            self._mark()
+
+    def _mark(self) -> None:
+        if self._settled_awake():
             self._meter.marks.awake(self._meter.latest)
 
     def _settled_awake(self) -> bool:

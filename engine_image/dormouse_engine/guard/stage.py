@@ -82,6 +82,8 @@ class Stage:
         self.current: Run | None = None
         self.last: Finished | None = None
         self.tier_since = clock()
+        self.answered_at = float("-inf")
+        """When the engine last answered a call of a transition: what was measured before tells of another state."""
         self._changes = 0
         self._wake_begun: float | None = None
         self._wake_seconds: float | None = None

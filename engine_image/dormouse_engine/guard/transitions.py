@@ -4,6 +4,9 @@ Each runs in a task of its own (`operations`), closes admission where it must, f
 `/is_sleeping` and moves the machine by what it read. The engine's status and body go back to the caller
 as they are; what went wrong stands in the report. Admission opens in the same step in which the engine is
 proven fully awake, before anything is measured: measuring must not make a held request wait.
+
+A sleep may be half of a swap, and then a request waits for it elsewhere. So nothing is measured before it that was
+measured since the last use (`rest` sees to that), and what it freed is measured while the engine is read back.
 """
 
 from typing import Final
@@ -22,6 +25,8 @@ from dormouse_engine.guard.tier import HALF, WEIGHTS, Event, Phase, Tier
 from dormouse_engine.guard.verdicts import problem_of, sleep_verdict, wake_verdict
 from dormouse_engine.guard.watch import Problem
 
+FOOTPRINT_MAX_AGE_SECONDS: Final = 30.0
+"""How old a footprint may be that is kept of an engine at rest, which nobody has used or moved since."""
 UNSAFE_MAX_AGE_SECONDS: Final = 2.0
 """How old facts may be that say which level is safe."""
 RELOAD: Final = "reload_weights"
@@ -172,9 +177,9 @@ class Transitions:
 
     async def _fall_asleep(self, run: Run) -> Reply:
         stage, call = self._stage, run.call
-        if stage.machine.phase is Phase.AWAKE and await self._meter.measure():
+        if stage.machine.phase is Phase.AWAKE and await self._meter.measure(since=self._rests_since()):
             self._meter.marks.awake(self._meter.latest)
-        reply, reading = await self._sender.forward(run)
+        reply, reading = await self._sender.forward(run, once_done=self._meter.begin)
         event, error = sleep_verdict(call.level, reply, reading)
         if error is not None and not reply.ok and call.level > 0:
             error = await self._recovery.after_sleep(run, event, error)
@@ -183,14 +188,23 @@ class Transitions:
             stage.gave_up_waking()
         stage.finish(run, error)
         stage.follow()
-        if await self._meter.measure() and error is None and call.level > 0:
+        if await self._meter.measure(since=stage.answered_at) and error is None and call.level > 0:
             self._meter.marks.asleep(self._meter.latest)
         return reply
+
+    def _rests_since(self) -> float:
+        """Return since when nothing has changed what an awake engine holds, as far as can be known."""
+        stage, now = self._stage, self._stage.clock()
+        admission = stage.gate.admission
+        if admission.in_flight:
+            return now
+        moved = max(stage.answered_at, stage.tier_since)
+        return max(moved, admission.last_used, now - FOOTPRINT_MAX_AGE_SECONDS)
 
     async def _refuse_unsafe(self, level: int) -> None:
         """Refuse a sleep from which this engine is known not to come back right."""
         if level > 1:
-            await self._meter.measure(max_age=UNSAFE_MAX_AGE_SECONDS)
+            await self._meter.measure(since=self._stage.clock() - UNSAFE_MAX_AGE_SECONDS)
         worker = shallowest(self._meter.latest.workers)
         if worker is not None and not allows(worker, level):
             raise refused(

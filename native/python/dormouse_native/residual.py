@@ -7,12 +7,14 @@ Both work without torch and without NVML: what can't be known is None.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from dormouse_native.torch import memory_module
 
@@ -110,20 +112,38 @@ def _torch_outside(device: int, pool_bytes: int) -> int | None:
     return max(0, int(module.memory_reserved(device)) - pool_bytes)
 
 
+_devices: Final[dict[tuple[int, str], Any]] = {}
+"""NVML's devices by our process id and their uuid. NVML stays open while one is kept: to open it takes longer than to
+ask it. A forked child opens its own."""
+
+
 def _processes(uuid: str) -> dict[int, int] | None:
     try:
         nvml = importlib.import_module("pynvml")
     except ImportError:
         return None
+    if (os.getpid(), uuid) in _devices:
+        held = _ask(nvml, uuid)
+        if held is not None:
+            return held
+        # Somebody may have shut NVML down beside us, or the driver was replaced: that shows only now.
+    return _ask(nvml, uuid)
+
+
+def _ask(nvml: Any, uuid: str) -> dict[int, int] | None:
+    key = os.getpid(), uuid
     try:
-        nvml.nvmlInit()
-        try:
-            handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
-            running = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-            return {int(each.pid): int(each.usedGpuMemory or 0) for each in running}
-        finally:
-            nvml.nvmlShutdown()
+        if key not in _devices:
+            nvml.nvmlInit()
+            _devices[key] = None
+            _devices[key] = nvml.nvmlDeviceGetHandleByUUID(uuid)
+        running = nvml.nvmlDeviceGetComputeRunningProcesses(_devices[key])
+        return {int(each.pid): int(each.usedGpuMemory or 0) for each in running}
     except nvml.NVMLError:
+        if key in _devices:
+            _devices.pop(key, None)
+            with contextlib.suppress(nvml.NVMLError):
+                nvml.nvmlShutdown()
         return None
 
 

@@ -361,25 +361,82 @@ def test_trim_leaves_workspaces_that_graphs_remember(fake_torch: FakeTorch) -> N
     assert fake_torch.steps == ["cache"]
 
 
-def test_nvml_tells_which_process_holds_what(monkeypatch: pytest.MonkeyPatch) -> None:
+class FakeNvml:
+    """NVML's own books: nothing may be asked while it is not open, and a handle is good for one opening."""
+
     class NVMLError(Exception):
         pass
 
-    def handle(uuid: str) -> str:
-        if not working:
-            raise NVMLError
-        return uuid
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.opened = 0
+        self.users = 0
+        self.broken: set[str] = set()
 
-    nvml = SimpleNamespace(
-        NVMLError=NVMLError,
-        nvmlInit=lambda: None,
-        nvmlShutdown=lambda: None,
-        nvmlDeviceGetHandleByUUID=handle,
-        nvmlDeviceGetComputeRunningProcesses=lambda _: [SimpleNamespace(pid=7, usedGpuMemory=3 * MIB)],
-    )
-    monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    pool = Pool("host", capacity=64 * MIB)
-    working = True
-    assert residual.report(pool).processes == {7: 3 * MIB}
-    working = False
-    assert residual.report(pool).processes is None
+    def nvmlInit(self) -> None:  # noqa: N802 - its own name
+        self._called("init")
+        self.opened, self.users = self.opened + (self.users == 0), self.users + 1
+
+    def nvmlShutdown(self) -> None:  # noqa: N802 - its own name
+        self._called("shutdown")
+        self.users -= 1
+
+    def nvmlDeviceGetHandleByUUID(self, _uuid: str) -> int:  # noqa: N802 - its own name
+        self._called("handle")
+        return self.opened
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[SimpleNamespace]:  # noqa: N802 - its own name
+        self._called("ask")
+        if handle != self.opened:
+            raise self.NVMLError
+        return [SimpleNamespace(pid=7, usedGpuMemory=3 * MIB), SimpleNamespace(pid=8, usedGpuMemory=None)]
+
+    def _called(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.broken or (self.users == 0 and name != "init"):
+            raise self.NVMLError
+
+
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+    fake = FakeNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    monkeypatch.setattr(residual, "_devices", {})
+    return fake
+
+
+def processes() -> dict[int, int] | None:
+    return residual.report(Pool("host", capacity=64 * MIB)).processes
+
+
+def test_nvml_tells_which_process_holds_what_and_is_opened_once(nvml: FakeNvml) -> None:
+    assert processes() == {7: 3 * MIB, 8: 0}
+    assert nvml.calls == ["init", "handle", "ask"]
+    assert processes() == {7: 3 * MIB, 8: 0}
+    assert nvml.calls[3:] == ["ask"]
+
+
+@pytest.mark.parametrize("step", ["init", "handle", "ask"])
+def test_nvml_that_fails_is_closed_again_and_says_none(nvml: FakeNvml, step: str) -> None:
+    nvml.broken = {step}
+    assert processes() is None
+    assert nvml.users == 0
+    nvml.broken = set()
+    assert processes() == {7: 3 * MIB, 8: 0}
+    assert nvml.users == 1
+
+
+def test_nvml_that_was_shut_down_beside_us_is_opened_anew(nvml: FakeNvml) -> None:
+    assert processes() is not None
+    nvml.users = 0
+    assert processes() == {7: 3 * MIB, 8: 0}
+    nvml.broken = {"ask"}
+    assert processes() is None
+    assert nvml.users == 0
+
+
+def test_a_forked_child_opens_nvml_itself(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert processes() is not None
+    monkeypatch.setattr(residual.os, "getpid", lambda: -1)
+    assert processes() is not None
+    assert nvml.calls.count("init") == 2

@@ -60,11 +60,11 @@ class EngineClient:
 
     async def text(self, path: str) -> str:
         """GET a text."""
-        return (await self._call("GET", path, timeout=self._timeout)).decode(errors="replace")
+        return (await self._call("GET", path, timeout=self._timeout)).content.decode(errors="replace")
 
     async def json(self, path: str) -> Any:
         """GET a JSON document; what is none counts as no answer."""
-        return parse(await self._call("GET", path, timeout=self._timeout))
+        return parse((await self._call("GET", path, timeout=self._timeout)).content)
 
     async def put(self, path: str, content: Mapping[str, object]) -> None:
         """PUT a JSON document."""
@@ -78,9 +78,12 @@ class EngineClient:
         content: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float,  # noqa: ASYNC109  (the caller's promise, not a way to cancel)
-    ) -> None:
-        """POST with query parameters, or with a JSON body where the endpoint reads one."""
-        await self._call("POST", path, params=params, content=content, headers=headers, timeout=timeout)
+    ) -> Mapping[str, str]:
+        """POST with query parameters, or with a JSON body where the endpoint reads one; return the headers."""
+        answer = await self._call(
+            "POST", path, params=params, content=content, headers=headers, timeout=timeout
+        )
+        return answer.headers
 
     async def lines(self, path: str, *, silence: float) -> AsyncGenerator[bytes]:
         """GET an endless stream and yield its lines; EngineUnreachableError when it ends or falls silent."""
@@ -130,7 +133,7 @@ class EngineClient:
         content: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float,  # noqa: ASYNC109  (as in `post`)
-    ) -> bytes:
+    ) -> httpx.Response:
         call = f"{method} {path}"
         try:
             async with asyncio.timeout(timeout):
@@ -144,7 +147,7 @@ class EngineClient:
         except httpx.HTTPError as error:
             raise EngineUnreachableError(f"{call}: {_why(error)}") from error
         if response.is_success:
-            return response.content
+            return response
         try:
             answers.refuse(response.status_code, response.content, call=call)
         except EngineRefusedError as refusal:
@@ -177,7 +180,7 @@ class EngineClient:
         return refusal
 
 
-def parse(content: bytes) -> Any:
+def parse(content: bytes | str) -> Any:
     """Read JSON; EngineUnreachableError when it is none: who answers so is not the engine that we know."""
     try:
         return json.loads(content)
