@@ -15,7 +15,7 @@ REST_SECONDS: Final = 0.5
 
 
 class Rest:
-    """Calls `measure` when nothing was in flight or held for REST_SECONDS; one timer at most."""
+    """Calls `measure` once nothing was in flight or held for REST_SECONDS; one timer at most."""
 
     def __init__(
         self, admission: Admission, clock: Callable[[], float], measure: Callable[[], Awaitable[None]]
@@ -43,11 +43,7 @@ class Rest:
 
     def _due(self) -> None:
         self._timer = None
-        admission = self._admission
-        if admission.in_flight or admission.held:
-            # Its end begins this anew.
-            return
-        left = REST_SECONDS - admission.idle_seconds(self._clock())
+        left = REST_SECONDS - self._admission.idle_seconds(self._clock())
         if left > 0:
             self._wait(left)
         else:

@@ -2,7 +2,7 @@
 
 Reading what a process holds is one small file; finding the processes is a file for each of their threads, which for an
 engine takes milliseconds that a measurement in the middle of a swap does not have. An engine starts its processes once,
-so they are remembered, and looked for anew when one is gone or after a minute.
+so they are remembered for a minute.
 """
 
 import os
@@ -27,18 +27,12 @@ class HostMemory:
 
     def resident(self) -> int | None:
         """Return bytes; None without /proc, or when the process is gone."""
-        if self._clock() - self._found_at <= REMEMBERED_SECONDS:
-            sizes = [_resident(pid) for pid in self._family]
-            if None not in sizes:
-                return _sum(sizes)
-        root = os.getpid() if self._pid is None else self._pid
-        self._family, self._found_at = tuple(_family(root)), self._clock()
-        return _sum([_resident(pid) for pid in self._family])
-
-
-def _sum(sizes: list[int | None]) -> int | None:
-    known = [size for size in sizes if size is not None]
-    return sum(known) if known else None
+        now = self._clock()
+        if now - self._found_at > REMEMBERED_SECONDS:
+            root = os.getpid() if self._pid is None else self._pid
+            self._family, self._found_at = tuple(_family(root)), now
+        known = [size for pid in self._family if (size := _resident(pid)) is not None]
+        return sum(known) if known else None
 
 
 def _resident(pid: int) -> int | None:

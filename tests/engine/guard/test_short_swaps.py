@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dormouse_engine.guard import rest
+from dormouse_engine.guard.admission import Admission
 from dormouse_engine.guard.transitions import FOOTPRINT_MAX_AGE_SECONDS
 from tests.engine.guard.client import TOKEN, ticks, until
 
@@ -100,15 +101,23 @@ async def test_a_measurement_that_may_no_longer_hold_is_taken_again(rig: "Rig", 
     assert "measured" in calls[: calls.index(f"POST /sleep?{query}")]
 
 
-async def test_an_engine_that_is_asked_again_and_again_is_left_alone(rig: "Rig") -> None:
-    await rig.client.report()
-    calls = rig.probe.calls
-    for _ in range(20):
-        await rig.client.ask().answer()
-        await asyncio.sleep(0.002)
-    assert rig.probe.calls == calls
-    await used_and_at_rest(rig)
-    assert rig.probe.calls == calls + 1
+async def test_an_engine_that_is_asked_again_and_again_is_left_alone() -> None:
+    now, measured = 0.0, asyncio.Event()
+
+    async def measure() -> None:
+        measured.set()
+
+    admission = Admission(max_requests=1, max_bytes=1, max_wait=1.0, last_used=now)
+    resting = rest.Rest(admission, lambda: now, measure)
+    admission.enter()
+    resting.begins()
+    await asyncio.sleep(0.1)
+    assert not measured.is_set(), "it was in use again when the time was up"
+    admission.leave(now)
+    await asyncio.sleep(0.1)
+    assert not measured.is_set(), "its last use was just now"
+    now = 0.02
+    await asyncio.wait_for(measured.wait(), 20)
 
 
 async def test_a_sleeper_is_not_measured_at_rest_nor_one_that_stops(rig: "Rig") -> None:
