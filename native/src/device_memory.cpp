@@ -8,8 +8,9 @@ namespace {
 class DriverMemory final : public DeviceMemory {
    public:
     explicit DriverMemory(Driver& driver) : driver_(driver) {}
-    Physical take(std::size_t bytes) override { return driver_.create(bytes); }
-    void give_back(Physical physical, std::size_t /*bytes*/) override { driver_.release(physical); }
+    Physical take(Address /*place*/, std::size_t bytes) override { return driver_.create(bytes); }
+    void let_go(Physical physical) override { driver_.release(physical); }
+    void returned(Address /*place*/, std::size_t /*bytes*/) noexcept override {}
     std::size_t available() override { return driver_.memory().free; }
 
    private:

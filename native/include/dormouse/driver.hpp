@@ -56,9 +56,12 @@ class Driver {
     virtual Address reserve(std::size_t bytes) = 0;
     virtual void unreserve(Address address, std::size_t bytes) = 0;
 
-    // Physical memory, and its place. `allow` grants this device access to a fresh mapping.
+    // Physical memory, and its place. `allow` grants this device access to a fresh mapping. The memory is free again
+    // when its handle is released and its mapping undone; mapping_keeps_memory(): that may be in either order, else the
+    // unmap comes first.
     virtual Physical create(std::size_t bytes) = 0;
     virtual void release(Physical physical) = 0;
+    virtual bool mapping_keeps_memory() noexcept = 0;
     virtual void map(Address address, std::size_t bytes, Physical physical) = 0;
     virtual void allow(Address address, std::size_t bytes) = 0;
     virtual void unmap(Address address, std::size_t bytes) = 0;

@@ -100,6 +100,9 @@ class AclDriver final : public Driver {
         api_.check(api_.release, pointer(physical));
     }
 
+    // No word in AscendCL's manuals promises it.
+    bool mapping_keeps_memory() noexcept override { return false; }
+
     void map(Address address, std::size_t bytes, Physical physical) override {
         const auto scope = enter();
         api_.check_room(bytes, api_.map, pointer(address), bytes, 0, pointer(physical), 0);

@@ -50,33 +50,43 @@ Physical Books::create(std::size_t bytes) {
     if (bytes > capacity_ - created_) {
         throw out_of_memory(bytes, capacity_ - created_, driver_ + ".create");
     }
-    physicals_.emplace(next_, Memory{bytes, false});
+    physicals_.emplace(next_, Memory{.bytes = bytes});
     created_ += bytes;
     return next_++;
 }
 
-void Books::release(Physical physical) {
+const Books::Memory& Books::held(std::string_view call, Physical physical) const {
     const auto it = physicals_.find(physical);
-    if (it == physicals_.end()) {
-        refuse("release", EINVAL, "unknown handle");
+    if (it == physicals_.end() || !it->second.held) {
+        refuse(call, EINVAL, "unknown handle");
     }
-    if (it->second.mapped) {
-        refuse("release", EBUSY, "the memory is still mapped");
+    return it->second;
+}
+
+std::size_t Books::drop_if_unused(Physical physical) {
+    const auto it = physicals_.find(physical);
+    const Memory memory = it->second;
+    if (memory.held || memory.mapped) {
+        return 0;
     }
-    created_ -= it->second.bytes;
+    created_ -= memory.bytes;
     physicals_.erase(it);
+    return memory.bytes;
+}
+
+std::size_t Books::release(Physical physical) {
+    static_cast<void>(held("release", physical));
+    physicals_.at(physical).held = false;
+    return drop_if_unused(physical);
 }
 
 void Books::check_map(Address address, std::size_t bytes, Physical physical) const {
     check_range("map", address, bytes);
-    const auto memory = physicals_.find(physical);
-    if (memory == physicals_.end()) {
-        refuse("map", EINVAL, "unknown handle");
-    }
-    if (memory->second.bytes != bytes) {
+    const Memory& memory = held("map", physical);
+    if (memory.bytes != bytes) {
         refuse("map", EINVAL, "the size is not that of the physical memory");
     }
-    if (memory->second.mapped) {
+    if (memory.mapped) {
         refuse("map", EBUSY, "the memory is mapped already");
     }
     const auto after = reservations_.upper_bound(address);
@@ -131,11 +141,13 @@ void Books::check_unmap(Address address, std::size_t bytes) const {
     }
 }
 
-void Books::unmap(Address address, std::size_t bytes) {
+std::size_t Books::unmap(Address address, std::size_t bytes) {
     check_unmap(address, bytes);
     const auto it = mappings_.find(address);
-    physicals_.at(it->second.physical).mapped = false;
+    const Physical physical = it->second.physical;
+    physicals_.at(physical).mapped = false;
     mappings_.erase(it);
+    return drop_if_unused(physical);
 }
 
 void Books::check_access(std::string_view call, Address address, std::size_t bytes) const {

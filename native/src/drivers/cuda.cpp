@@ -108,6 +108,8 @@ class CudaDriver final : public Driver {
         api_.check(api_.release, physical);
     }
 
+    bool mapping_keeps_memory() noexcept override { return true; }
+
     void map(Address address, std::size_t bytes, Physical physical) override {
         const auto scope = enter();
         api_.check_room(bytes, api_.map, address, bytes, 0, physical, 0);

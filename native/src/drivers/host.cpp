@@ -109,6 +109,8 @@ class HostDriver final : public Driver {
         books_.release(physical);
     }
 
+    bool mapping_keeps_memory() noexcept override { return true; }
+
     void map(Address address, std::size_t bytes, Physical physical) override {
         const std::lock_guard lock(mutex_);
         books_.map(address, bytes, physical);

@@ -74,12 +74,13 @@ class SimDriver final : public Driver {
 
     void release(Physical physical) override {
         const std::lock_guard lock(mutex_);
-        const std::size_t before = books_.created();
-        books_.release(physical);
-        const std::size_t bytes = before - books_.created();
-        clearing_.take(clock_.now(), static_cast<double>(bytes) / model_.clear_rate);
-        call(model_.release, bytes);
+        // Of memory that stays mapped it takes no time.
+        if (const std::size_t freed = books_.release(physical); freed != 0) {
+            clear(freed);
+        }
     }
+
+    bool mapping_keeps_memory() noexcept override { return true; }
 
     void map(Address address, std::size_t bytes, Physical physical) override {
         const std::lock_guard lock(mutex_);
@@ -97,8 +98,11 @@ class SimDriver final : public Driver {
 
     void unmap(Address address, std::size_t bytes) override {
         const std::lock_guard lock(mutex_);
-        books_.unmap(address, bytes);
-        call(model_.unmap, bytes);
+        if (const std::size_t freed = books_.unmap(address, bytes); freed != 0) {
+            clear(freed);
+        } else {
+            call(model_.unmap, bytes);
+        }
     }
 
     Stream create_stream(Priority /*priority*/) override {
@@ -219,6 +223,12 @@ class SimDriver final : public Driver {
     // A call that works on one chunk, one at a time in the whole driver.
     void call(const SimModel::PerChunk& microseconds, std::size_t bytes) {
         clock_.catch_up(mapping_.take(clock_.now(), sim_call_seconds(microseconds, bytes)));
+    }
+
+    // The call that frees a chunk, be it a release or an unmap: the device clears it in the background.
+    void clear(std::size_t bytes) {
+        clearing_.take(clock_.now(), static_cast<double>(bytes) / model_.clear_rate);
+        call(model_.release, bytes);
     }
 
     void lock_pages(std::size_t bytes, double rate) {

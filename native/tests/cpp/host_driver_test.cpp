@@ -199,16 +199,32 @@ TEST_F(HostDriver, OnlyWholeMappingsAreAllowed) {
     driver->allow(address, 2 * unit);
 }
 
-TEST_F(HostDriver, MemoryIsReleasedOnceAndAfterUnmap) {
-    const auto chunk = mapped(unit);
-    expect_refused("release", EBUSY, [&] { driver->release(chunk.physical); });
-    expect_refused("unreserve", EBUSY, [&] { driver->unreserve(chunk.address, chunk.bytes); });
-    driver->unmap(chunk.address, chunk.bytes);
-    driver->release(chunk.physical);
-    expect_refused("release", EINVAL, [&] { driver->release(chunk.physical); });
+TEST_F(HostDriver, MemoryIsFreeOnceReleasedAndUnmappedInEitherOrderEachOnce) {
+    EXPECT_TRUE(driver->mapping_keeps_memory());
+    for (const bool release_first : {false, true}) {
+        const auto chunk = mapped(unit);
+        *reinterpret_cast<char*>(chunk.address) = 1;
+        const auto release = [&] { driver->release(chunk.physical); };
+        const auto unmap = [&] { driver->unmap(chunk.address, chunk.bytes); };
+        expect_refused("unreserve", EBUSY, [&] { driver->unreserve(chunk.address, chunk.bytes); });
+        if (release_first) {
+            release();
+            expect_refused("release", EINVAL, release);
+            expect_refused("map", EINVAL, [&] { driver->map(chunk.address, chunk.bytes, chunk.physical); });
+            EXPECT_EQ(*reinterpret_cast<char*>(chunk.address), 1) << "the mapping keeps it";
+        } else {
+            unmap();
+            expect_refused("unmap", EFAULT, unmap);
+        }
+        EXPECT_EQ(driver->memory().free, 128 * mib - unit) << release_first;
+        release_first ? unmap() : release();
+        EXPECT_EQ(driver->memory().free, 128 * mib) << release_first;
+        expect_refused("unmap", EFAULT, unmap);
+        expect_refused("release", EINVAL, release);
+        expect_refused("map", EINVAL, [&] { driver->map(chunk.address, chunk.bytes, chunk.physical); });
+        driver->unreserve(chunk.address, chunk.bytes);
+    }
     expect_refused("release", EINVAL, [&] { driver->release(12345); });
-    expect_refused("map", EINVAL, [&] { driver->map(chunk.address, chunk.bytes, chunk.physical); });
-    driver->unreserve(chunk.address, chunk.bytes);
 }
 
 TEST_F(HostDriver, OnlyAWholeReservationIsGivenBack) {

@@ -35,10 +35,12 @@ TEST(DriverMemory, IsTheDriversOwn) {
     const auto driver = make_driver("host", small());
     const auto memory = make_driver_memory(*driver);
     EXPECT_EQ(memory->available(), 8 * mib);
-    const Physical physical = memory->take(6 * mib);
+    const Address place = 4 * mib;  // a name: nothing is mapped
+    const Physical physical = memory->take(place, 6 * mib);
     EXPECT_EQ(memory->available(), 2 * mib);
-    EXPECT_THROW(memory->take(4 * mib), out_of_memory);
-    memory->give_back(physical, 6 * mib);
+    EXPECT_THROW(memory->take(place, 4 * mib), out_of_memory);
+    memory->let_go(physical);
+    memory->returned(place, 6 * mib);
     EXPECT_EQ(memory->available(), 8 * mib);
 }
 

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <set>
 #include <span>
 #include <vector>
 
@@ -26,31 +27,44 @@ class Lender final : public DeviceMemory {
             driver_.release(physical);
         }
     }
-    Physical take(std::size_t bytes) override {
+    Physical take(Address place, std::size_t bytes) override {
         if (lent + bytes > budget) {
             throw out_of_memory(bytes, available(), "the lender has no more");
         }
-        lent += bytes;
         if (const auto idle = shelf_.find(bytes); idle != shelf_.end()) {
-            const Physical physical = idle->second;
+            loans_.emplace(place, idle->second);
             shelf_.erase(idle);
-            return physical;
+        } else {
+            loans_.emplace(place, driver_.create(bytes));
+            ++created;
         }
-        ++created;
-        return driver_.create(bytes);
+        lent += bytes;
+        handles.insert(loans_.at(place));
+        return loans_.at(place);
     }
-    void give_back(Physical physical, std::size_t bytes) override {
+    // The owner's own handle stays; an import of it would be released here.
+    void let_go(Physical physical) override {
+        if (refuses) {
+            throw driver_error("let_go", 999, "injected");
+        }
+        EXPECT_EQ(handles.erase(physical), 1U) << "let go twice";
+    }
+    void returned(Address place, std::size_t bytes) noexcept override {
+        EXPECT_FALSE(handles.contains(loans_.at(place))) << "memory came back whose handle is still out";
         lent -= bytes;
-        shelf_.emplace(bytes, physical);
+        shelf_.emplace(bytes, loans_.extract(place).mapped());
     }
     std::size_t available() override { return budget - std::min(budget, lent); }
 
     std::size_t budget;
     std::size_t lent = 0;
+    std::set<Physical> handles;  // that were taken and not let go
+    bool refuses = false;
     int created = 0;
 
    private:
     Driver& driver_;
+    std::map<Address, Physical> loans_;
     std::multimap<std::size_t, Physical> shelf_;
 };
 
@@ -244,6 +258,35 @@ TEST_P(SeamsTest, ALenderWithoutRoomLeavesEverythingAsleep) {
     EXPECT_TRUE(weights.intact());
     EXPECT_THROW(pool->malloc(30 * MiB, "weights"), out_of_memory) << "the device has room, the lender has not";
     EXPECT_EQ(lender->lent, weights.bytes);
+}
+
+TEST_P(SeamsTest, HandlesAreLetGoWhileTheMemoryIsInUseAndTheLenderHearsWhenItComesBack) {
+    const Written weights = write(10 * MiB, "weights");
+    for (int round = 0; round < 2; ++round) {
+        EXPECT_TRUE(lender->handles.empty());
+        EXPECT_EQ(lender->lent, weights.bytes);
+        pool->sleep(1);
+        EXPECT_EQ(lender->lent, 0U);
+        pool->wake({});
+        EXPECT_TRUE(weights.intact());
+    }
+    pool->free(weights.address);
+    EXPECT_EQ(lender->lent, 0U);
+}
+
+TEST_P(SeamsTest, HandlesThatCannotGoAtOnceGoWithTheMemory) {
+    lender->refuses = true;
+    const Written weights = write(10 * MiB, "weights");  // three chunks
+    EXPECT_EQ(lender->handles.size(), 3U);
+    EXPECT_THROW(pool->sleep(1), driver_error);
+    EXPECT_EQ(lender->lent, weights.bytes) << "unmapped, but nothing came back";
+    EXPECT_EQ(pool->stats().mapped_bytes, weights.bytes);
+    lender->refuses = false;
+    pool->sleep(1);
+    EXPECT_TRUE(lender->handles.empty());
+    EXPECT_EQ(lender->lent, 0U);
+    pool->wake({});
+    EXPECT_TRUE(weights.intact());
 }
 
 TEST_P(SeamsTest, AStoreThatRefusesLeavesEverythingAwake) {

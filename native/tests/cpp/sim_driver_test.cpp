@@ -159,6 +159,41 @@ TEST_F(SimDriver, MappingTakesWhatItTookByChunkSize) {
     }
 }
 
+// 330 chunks of 80 GiB took 35.0 ms to unmap and release, and 28.3 ms to unmap after they had been released.
+TEST_F(SimDriver, AnUnmapAfterTheReleaseFreesTheMemoryAndSparesACall) {
+    EXPECT_TRUE(driver->mapping_keeps_memory());
+    const std::size_t before = driver->memory().free;
+    Region region(*driver, 80 * gib, 256 * mib);
+    region.create();
+    region.map();
+    const double two_calls = took([&] {
+        region.unmap();
+        EXPECT_EQ(driver->memory().free, before - region.bytes) << "the handles hold it";
+        region.release();
+    });
+    region.create();
+    region.map();
+    EXPECT_EQ(took([&] { region.release(); }), 0.0);
+    EXPECT_EQ(driver->memory().free, before - region.bytes) << "the mappings hold it";
+    const double one_call = took([&] { region.unmap(); });
+    EXPECT_EQ(driver->memory().free, before);
+    EXPECT_WITHIN(one_call / two_calls, 28.3 / 35.0, 0.02);
+    expect_refused("release", EINVAL, [&] { driver->release(region.physicals[0]); });
+    expect_refused("unmap", EFAULT, [&] { driver->unmap(region.address, region.chunk); });
+}
+
+TEST_F(SimDriver, MemoryThatWasReleasedBeforeItsUnmapIsClearedLikeAnyOther) {
+    char* host = pinned(31 * gib);
+    Region weights(*driver, 31 * gib, 256 * mib), rest(*driver, 70 * gib, 256 * mib);
+    for (Region* region : {&weights, &rest}) {
+        region->create();
+        region->map();
+        region->release();
+    }
+    rest.unmap();
+    EXPECT_WITHIN(copy_in(weights, host), 0.760, 0.02) << "a copy waits for it";
+}
+
 TEST_F(SimDriver, AllowingManyMappingsAtOnceGainsNothing) {
     Region region(*driver, 64 * mib, 2 * mib);
     region.create();
@@ -425,7 +460,6 @@ TEST_F(SimDriver, TheDevicesRulesAreKept) {
     driver->allow(region.address, 4 * mib);
     copy();
     expect_refused("unmap", EFAULT, [&] { driver->unmap(region.address, 4 * mib); });
-    expect_refused("release", EBUSY, [&] { driver->release(region.physicals[0]); });
     expect_refused("unreserve", EBUSY, [&] { driver->unreserve(region.address, 4 * mib); });
     region.unmap();
     region.release();

@@ -401,6 +401,30 @@ def captured(step: Callable[[], Any], **options: Any) -> Any:
 # ── what is left on the device ──────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("chunk", [2 * MIB, 256 * MIB])
+def test_mapped_memory_stays_taken_without_its_handle_and_a_sleep_that_only_unmaps_frees_it(
+    rig: Rig, chunk: int
+) -> None:
+    """The pool releases a handle once its memory is mapped, so this is the driver's word for both promises."""
+    pool = rig.pool(chunk_bytes=chunk)
+    little = 32 * MIB  # what the rest of the process may take or give back meanwhile
+
+    def free() -> int:
+        torch.cuda.empty_cache()
+        return int(torch.cuda.mem_get_info()[0])
+
+    before = free()
+    words = rig.tensor(pool, rig.large, "weights")
+    content = rig.fill(words, fresh_seed())
+    for level in (1, 1, 2):
+        assert free() == pytest.approx(before - rig.large, abs=little), "mapped memory is nobody else's"
+        assert rig.same(words, content)
+        pool.sleep(level)
+        assert free() == pytest.approx(before, abs=little), "all of it is back"
+        pool.wake()
+    assert free() == pytest.approx(before - rig.large, abs=little)
+
+
 def test_a_report_accounts_for_the_device_and_a_trim_gives_back_what_torch_cached(installed: Pool) -> None:
     kept = tensor_in("weights", 256 * MIB)
     outside = torch.empty(512 * MIB, dtype=torch.uint8, device="cuda")

@@ -78,6 +78,7 @@ class SteeredDriver final : public Driver {
     void unreserve(Address address, std::size_t bytes) override { steered("unreserve").unreserve(address, bytes); }
     Physical create(std::size_t bytes) override { return steered("create").create(bytes); }
     void release(Physical physical) override { steered("release").release(physical); }
+    bool mapping_keeps_memory() noexcept override { return real_->mapping_keeps_memory(); }
     void map(Address address, std::size_t bytes, Physical physical) override {
         steered("map").map(address, bytes, physical);
     }

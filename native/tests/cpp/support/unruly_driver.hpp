@@ -160,6 +160,7 @@ class UnrulyDriver final : public Driver {
     void unreserve(Address address, std::size_t bytes) override { inner_->unreserve(address, bytes); }
     Physical create(std::size_t bytes) override { return inner_->create(bytes); }
     void release(Physical physical) override { inner_->release(physical); }
+    bool mapping_keeps_memory() noexcept override { return inner_->mapping_keeps_memory(); }
     void map(Address address, std::size_t bytes, Physical physical) override { inner_->map(address, bytes, physical); }
     void allow(Address address, std::size_t bytes) override { inner_->allow(address, bytes); }
     void unmap(Address address, std::size_t bytes) override { inner_->unmap(address, bytes); }
