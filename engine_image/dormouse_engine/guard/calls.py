@@ -32,6 +32,8 @@ class Call:
     """Whether the caller chose the id (else it is only a name for the report)."""
     level: int = 1
     drains: bool = True
+    keeps: bool = False
+    """Of a sleep: requests in flight are frozen, and go on after the wake."""
     tags: tuple[str, ...] = ()
     drain_seconds: float
     min_idle_seconds: float | None = None
@@ -70,6 +72,7 @@ def read_call(scope: Scope, path: str, body: bytes, *, drain_seconds: float) -> 
         identified=ident is not None,
         level=int(level) if path == "/sleep" else 0,
         drains=mode not in {"abort", "keep"},
+        keeps=mode == "keep",
         tags=tuple(value for key, value in parameters if key == "tags"),
         drain_seconds=drain_seconds if drain is None else drain,
         min_idle_seconds=_seconds(scope, "X-Dormouse-Min-Idle-Seconds"),

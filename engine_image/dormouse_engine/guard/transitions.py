@@ -16,7 +16,7 @@ from dormouse_engine.guard.calls import Call
 from dormouse_engine.guard.engine import Engine, Reading
 from dormouse_engine.guard.errors import Reply, error_reply, json_reply, refused
 from dormouse_engine.guard.meter import Meter
-from dormouse_engine.guard.queued import remedy, why_not
+from dormouse_engine.guard.queued import loses_kept, name_of, remedy, why_not
 from dormouse_engine.guard.recovery import Recovery
 from dormouse_engine.guard.revision import Revision
 from dormouse_engine.guard.sending import Sender
@@ -70,12 +70,20 @@ class Transitions:
                 return json_reply({"status": "sleeping", "level": call.level})
             if facts.tier is Tier.AWAKE:
                 await self._refuse_unsafe(call.level)
+            lost = await self._would_be_lost(call)
             admission = stage.gate.admission
             if call.min_idle_seconds is not None:
                 idle = admission.idle_seconds(stage.clock())
                 if admission.in_flight or admission.held or idle < call.min_idle_seconds:
                     return self._not_idle(run, idle)
-            # No await stands between the check above and this: a request comes before both or after both.
+            if lost and admission.in_flight:
+                raise refused(
+                    409,
+                    "keep_unsafe",
+                    f"{admission.in_flight} requests are in flight, and {lost}: with mode=wait they end first, "
+                    "mode=abort ends them",
+                )
+            # No await stands between the checks above and this: a request comes before all or after all.
             stage.follow(closed=True)
             stage.announce(run)
             if not call.drains:
@@ -219,13 +227,26 @@ class Transitions:
         queued, facts = self._stage.gate.admission.in_flight, self._stage.machine.facts
         if not queued or not why_not(facts, call.tags, None):
             return
-        why = why_not(facts, call.tags, await self._engine.version())
+        version = await self._engine.version()
+        why = why_not(facts, call.tags, version)
         if why:
             raise refused(
                 409,
                 "requests_queued",
-                f"{queued} requests are in the engine's queue, and this wake would run them {why}: {remedy(facts)}",
+                f"{queued} requests are in the engine's queue, and this wake would run them {why}: "
+                f"{remedy(facts, version)}",
             )
+
+    async def _would_be_lost(self, call: Call) -> str:
+        """Say why requests in flight must not be kept through this sleep; "" where they may be."""
+        if not call.keeps or call.level == 0:
+            return ""
+        version = await self._engine.version()
+        if not loses_kept(version):
+            return ""
+        return (
+            f"{name_of(version)} is not known to compute them again after a sleep, which drops their KV cache"
+        )
 
     async def _settle(self) -> None:
         """Open admission if the machine says so, then measure."""

@@ -6,13 +6,14 @@ source, decide what the plugin must do, then change the row.
 
 from __future__ import annotations
 
-from tests.engine.contract.table import allocator, ascend, config, cpu, http, residual, startup, workers
+from tests.engine.contract.table import allocator, ascend, config, cpu, http, kept, residual, startup, workers
 
 TABLE = (
     *allocator.ROWS,
     *workers.ROWS,
     *startup.ROWS,
     *http.ROWS,
+    *kept.ROWS,
     *cpu.ROWS,
     *ascend.ROWS,
     *config.ROWS,
