@@ -54,7 +54,8 @@ cluster-binaries: $(STAMP) ## find or build etcd, kube-apiserver and friends (mi
 
 .PHONY: test
 test: $(STAMP) cluster-binaries ## unit, property, contract and operator tests, on a real API server
-	@$(BIN)/python -m pytest --ignore=tests/chart --ignore=tests/image --ignore=tests/storm
+	@$(BIN)/python -m tests.side_by_side tests --without tests/chart tests/image tests/storm \
+		--apart tests/operator/loop --apart tests/operator/cluster tests/cluster_harness tests/contract/crd
 
 .PHONY: test-unit
 test-unit: $(STAMP) ## the tests that need no cluster: seconds
@@ -103,7 +104,7 @@ test-storm: $(STAMP) cluster-binaries ## 500 sleep and wake cycles under random 
 test-engine: $(STAMP) ## what goes into an engine's image, held against real sources of vLLM and vllm-ascend (145 MB of downloads the first time)
 	@if native/needs.sh compiler headers $(BIN)/python; then $(MAKE) native; fi
 	@$(BIN)/python -c 'import dormouse_native' 2>/dev/null || echo "LEFT OUT: the plugin's tests with the native pool, for the pool is not built here (make native)" >&2
-	@sources=$$($(BIN)/python -m tests.engine.sources) && DORMOUSE_ENGINE_SOURCES=$$sources $(BIN)/python -m pytest tests/engine
+	@sources=$$($(BIN)/python -m tests.engine.sources) && DORMOUSE_ENGINE_SOURCES=$$sources $(BIN)/python -m tests.side_by_side tests/engine --apart tests/engine/standin
 
 .PHONY: test-vllm-cpu
 test-vllm-cpu: $(STAMP) cluster-binaries ## real vLLM on a CPU: contract, guard and operator; the native pool with torch (5.5 GB of disk the first time)
