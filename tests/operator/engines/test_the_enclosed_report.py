@@ -48,10 +48,15 @@ async def connected(followed: Followed, wire: Wire) -> Followed:
 
 async def test_with_it_nothing_more_is_asked(wire: Wire, follow: Callable[..., Followed]) -> None:
     followed = await connected(follow(), wire)
-    wire.routes["POST /sleep"] = enclosing(json.dumps(asleep(held=3)), asleep())
+    device = {"uuid": "U", "total": 9, "free": 7, "process": 2, "footprint": 8, "residual": 2}
+    wire.routes["POST /sleep"] = enclosing(json.dumps(asleep(held=3, devices=[device])), asleep())
     seen = await followed.perform(Operation.SLEEP_OFFLOAD)
     assert (seen.state, seen.held) == (S.OFFLOADED, 3)
     assert followed.seen.state is S.OFFLOADED, "everybody knows"
+    (memory,) = followed.seen.memory
+    assert (memory.free, memory.footprint, memory.residual) == (7, 8, 2), (
+        "the room of the next wake is proven by it"
+    )
     assert wire.count("GET /dormouse/report") == 0
 
 
