@@ -75,6 +75,16 @@ class Driver {
     // Waits for all work of this device by this process.
     virtual void synchronize_device() = 0;
 
+    // Copies to the device by its own processors, which read pinned host memory themselves. While a device clears
+    // memory that was released, its copy engine stands still; its processors don't. At rest the engine is the faster
+    // one and costs no processor anything, so a pull is for the time of the clearing alone. Address, source and size
+    // are multiples of 16 bytes. Throws illegal_state where can_pull() is false.
+    virtual bool can_pull() noexcept { return false; }
+    virtual void pull(Address to, const void* from, std::size_t bytes, Stream stream);
+    // Whether all that was queued on a stream is done; does not wait. Whoever can't wait to learn which of two ways is
+    // moving asks it, so only drivers that can_pull() need an answer; others throw illegal_state.
+    virtual bool idle(Stream stream);
+
     // Host memory that copies can use. can_pin(): whether pin() exists at all on this device and version.
     virtual HostMemory& host() = 0;
     virtual bool can_pin() noexcept = 0;

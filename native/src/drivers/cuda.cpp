@@ -8,6 +8,7 @@
 #include "cuda_api.hpp"
 #include "cuda_context.hpp"
 #include "cuda_digest.hpp"
+#include "cuda_pull.hpp"
 #include "dormouse/driver.hpp"
 #include "dormouse/error.hpp"
 
@@ -47,7 +48,8 @@ class CudaDriver final : public Driver {
           device_(open_device(api_, options.device)),
           properties_(device_memory(api_, device_)),
           context_(api_, device_),
-          digest_(api_, context_, device_) {
+          digest_(api_, context_, device_),
+          pull_(api_, context_, device_) {
         const auto scope = enter();
         api_.check(api_.granularity, &granularity_, &properties_, granularity_minimum);
     }
@@ -59,6 +61,7 @@ class CudaDriver final : public Driver {
         api_.check(api_.driver_version, &version);
         std::string text = std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
         if (const std::string problem = digest_.problem(); !problem.empty()) text += " (no digests: " + problem + ")";
+        if (const std::string problem = pull_.problem(); !problem.empty()) text += " (no pulls: " + problem + ")";
         return text;
     }
 
@@ -166,6 +169,17 @@ class CudaDriver final : public Driver {
         api_.check(api_.context_synchronize);
     }
 
+    bool can_pull() noexcept override { return pull_.ready(); }
+
+    void pull(Address to, const void* from, std::size_t bytes, Stream stream) override {
+        pull_.run(to, from, bytes, stream);
+    }
+
+    bool idle(Stream stream) override {
+        const auto scope = enter();
+        return api_.check_done(api_.stream_query, stream);
+    }
+
     HostMemory& host() override { return posix_memory(); }
     bool can_pin() noexcept override { return true; }
     bool copies_pageable() noexcept override { return false; }
@@ -206,6 +220,7 @@ class CudaDriver final : public Driver {
     const AllocationProperties properties_;
     const PrimaryContext context_;
     DeviceDigest digest_;
+    DevicePull pull_;
     std::size_t granularity_ = 0;
 };
 

@@ -20,12 +20,14 @@ using Handle = std::uint64_t;
 enum : Result {
     success = 0,
     error_out_of_memory = 2,
+    error_not_ready = 600,
     error_not_supported = 801,
 };
 
 // Attributes of a device.
 enum : int {
     attribute_multiprocessors = 16,
+    attribute_host_address_of_registered_memory = 91,
     attribute_virtual_memory = 102,
     attribute_rdma_with_virtual_memory = 110,
 };

@@ -74,6 +74,7 @@ class Api {
     Call<StreamHandle*, unsigned, int> stream_create{library_, "cuStreamCreateWithPriority"};
     Call<StreamHandle> stream_destroy{library_, "cuStreamDestroy_v2"};
     Call<StreamHandle> stream_synchronize{library_, "cuStreamSynchronize"};
+    Call<StreamHandle> stream_query{library_, "cuStreamQuery"};
     Call<DeviceAddress, const void*, std::size_t, StreamHandle> copy_to_device{library_, "cuMemcpyHtoDAsync_v2"};
     Call<void*, DeviceAddress, std::size_t, StreamHandle> copy_to_host{library_, "cuMemcpyDtoHAsync_v2"};
     Call<DeviceAddress, unsigned char, std::size_t, StreamHandle> fill{library_, "cuMemsetD8Async"};
@@ -95,6 +96,14 @@ class Api {
     void check_room(std::size_t needed, const Call<Arguments...>& call,
                     std::type_identity_t<Arguments>... arguments) const {
         if (const Result code = call(arguments...); code != success) fail(call.name(), code, needed);
+    }
+
+    // The same for a call that asks whether something is done: false is "not yet".
+    template <typename... Arguments>
+    bool check_done(const Call<Arguments...>& call, std::type_identity_t<Arguments>... arguments) const {
+        const Result code = call(arguments...);
+        if (code != success && code != error_not_ready) fail(call.name(), code);
+        return code == success;
     }
 
     // The library's own words for a code.

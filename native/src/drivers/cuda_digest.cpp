@@ -16,75 +16,40 @@ constexpr std::size_t vector_bytes = 16;
 }  // namespace
 
 DeviceDigest::DeviceDigest(const Api& api, const PrimaryContext& context, Device device)
-    : api_(api), context_(context), device_(device) {}
+    : api_(api),
+      context_(context),
+      device_(device),
+      kernel_(api, context, {digest_kernel, digest_entry, "makes no digests"}, [this] { prepare(); }) {}
 
 DeviceDigest::~DeviceDigest() {
     try {
         const PrimaryContext::Scope scope(context_);
-        unload();
+        forget();
     } catch (const error&) {
         // The library is shutting down, and everything of ours went with it.
     }
 }
 
-bool DeviceDigest::ready() noexcept {
-    try {
-        const std::lock_guard lock(loading_);
-        require_ready();
-        return true;
-    } catch (const std::exception&) {
-        return false;
-    }
-}
-
-std::string DeviceDigest::problem() {
-    const std::lock_guard lock(loading_);
-    return problem_;
-}
-
-void DeviceDigest::require_ready() {
-    if (kernel_ != nullptr) return;
-    if (!refused_) {
-        try {
-            load();
-            problem_.clear();
-            return;
-        } catch (const out_of_memory& failure) {
-            problem_ = failure.what();
-        } catch (const error& failure) {
-            problem_ = failure.what();
-            refused_ = true;
-        }
-    }
-    throw illegal_state("the device makes no digests: " + problem_);
-}
-
-void DeviceDigest::load() {
-    const PrimaryContext::Scope scope(context_);
+void DeviceDigest::prepare() {
     try {
         int multiprocessors = 0;
         api_.check(api_.device_attribute, &multiprocessors, attribute_multiprocessors, device_);
         most_blocks_ = static_cast<unsigned>(std::max(multiprocessors, 1)) * blocks_per_multiprocessor;
-        api_.check_room(0, api_.module_load, &module_, digest_kernel);
         api_.check_room(slots_bytes, api_.device_allocate, &slots_, slots_bytes);
         void* fetched = nullptr;
         api_.check(api_.host_allocate, &fetched, slots_bytes, host_portable);
         fetched_ = static_cast<std::uint64_t*>(fetched);
-        api_.check(api_.module_function, &kernel_, module_, digest_entry);
     } catch (...) {
-        unload();
+        forget();
         throw;
     }
 }
 
-void DeviceDigest::unload() noexcept {
+void DeviceDigest::forget() noexcept {
     if (fetched_ != nullptr) api_.host_free(fetched_);
     if (slots_ != 0) api_.device_free(slots_);
-    if (module_ != nullptr) api_.module_unload(module_);
     fetched_ = nullptr;
     slots_ = 0;
-    module_ = nullptr;
-    kernel_ = nullptr;
 }
 
 void DeviceDigest::run(std::span<const Range> ranges, std::span<std::uint64_t> out, StreamHandle stream) {
@@ -94,23 +59,23 @@ void DeviceDigest::run(std::span<const Range> ranges, std::span<std::uint64_t> o
             throw invalid_argument("a digest is made of ranges that are multiples of 16 bytes");
         }
     }
-    {
-        const std::lock_guard lock(loading_);
-        require_ready();
-    }
+    const Function kernel = kernel_.get();
     const std::lock_guard lock(running_);
     const PrimaryContext::Scope scope(context_);
     for (std::size_t done = 0; done < ranges.size(); done += slots) {
         const std::size_t count = std::min(slots, ranges.size() - done);
-        batch(ranges.subspan(done, count), out.subspan(done, count), stream);
+        batch(kernel, ranges.subspan(done, count), out.subspan(done, count), stream);
     }
 }
 
-void DeviceDigest::batch(std::span<const Range> ranges, std::span<std::uint64_t> out, StreamHandle stream) {
+void DeviceDigest::batch(Function kernel, std::span<const Range> ranges, std::span<std::uint64_t> out,
+                         StreamHandle stream) {
     try {
         const std::size_t bytes = ranges.size() * sizeof(std::uint64_t);
         api_.check_room(0, api_.fill, slots_, static_cast<unsigned char>(0), bytes, stream);
-        for (std::size_t i = 0; i < ranges.size(); ++i) launch(ranges[i], slots_ + i * sizeof(std::uint64_t), stream);
+        for (std::size_t i = 0; i < ranges.size(); ++i) {
+            launch(kernel, ranges[i], slots_ + i * sizeof(std::uint64_t), stream);
+        }
         api_.check(api_.copy_to_host, fetched_, slots_, bytes, stream);
         api_.check(api_.stream_synchronize, stream);
         std::copy_n(fetched_, ranges.size(), out.begin());
@@ -121,7 +86,7 @@ void DeviceDigest::batch(std::span<const Range> ranges, std::span<std::uint64_t>
     }
 }
 
-void DeviceDigest::launch(const Range& range, DeviceAddress slot, StreamHandle stream) {
+void DeviceDigest::launch(Function kernel, const Range& range, DeviceAddress slot, StreamHandle stream) {
     if (range.bytes == 0) return;
     // Enough blocks to fill the device, but no thread without its four loads, if that can be.
     constexpr std::size_t block_bytes = std::size_t{digest_threads} * digest_unrolled * vector_bytes;
@@ -131,7 +96,7 @@ void DeviceDigest::launch(const Range& range, DeviceAddress slot, StreamHandle s
     std::uint64_t words = range.bytes / sizeof(std::uint64_t);
     std::uint64_t first_word = 0;
     void* parameters[] = {&address, &words, &first_word, &slot};
-    api_.check_room(0, api_.launch, kernel_, blocks, 1, 1, digest_threads, 1, 1, 0, stream, parameters, nullptr);
+    api_.check_room(0, api_.launch, kernel, blocks, 1, 1, digest_threads, 1, 1, 0, stream, parameters, nullptr);
 }
 
 }  // namespace dormouse::cuda

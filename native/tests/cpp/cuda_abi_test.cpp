@@ -41,8 +41,11 @@ TEST(CudaAbi, LayoutsAreTheHeaders) {
 TEST(CudaAbi, ConstantsAreTheHeaders) {
     static_assert(int{success} == int{CUDA_SUCCESS});
     static_assert(int{error_out_of_memory} == int{CUDA_ERROR_OUT_OF_MEMORY});
+    static_assert(int{error_not_ready} == int{CUDA_ERROR_NOT_READY});
     static_assert(int{error_not_supported} == int{CUDA_ERROR_NOT_SUPPORTED});
     static_assert(int{attribute_multiprocessors} == int{CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT});
+    static_assert(int{attribute_host_address_of_registered_memory} ==
+                  int{CU_DEVICE_ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM});
     static_assert(int{attribute_virtual_memory} == int{CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED});
     static_assert(int{attribute_rdma_with_virtual_memory} ==
                   int{CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED});
@@ -117,6 +120,7 @@ TEST(CudaAbi, EachCallHasTheHeadersArgumentsAndItsExportedName) {
     EXPECT_ENTRY(stream_create, cuStreamCreateWithPriority);
     EXPECT_ENTRY(stream_destroy, cuStreamDestroy);
     EXPECT_ENTRY(stream_synchronize, cuStreamSynchronize);
+    EXPECT_ENTRY(stream_query, cuStreamQuery);
     EXPECT_ENTRY(copy_to_device, cuMemcpyHtoDAsync);
     EXPECT_ENTRY(copy_to_host, cuMemcpyDtoHAsync);
     EXPECT_ENTRY(fill, cuMemsetD8Async);

@@ -221,6 +221,7 @@ const std::vector<Operation> operations{
     {"cuCtxGetStreamPriorityRange", false, [](Things& my) { my.driver.create_stream(Priority::low); }},
     {"cuStreamCreateWithPriority", true, [](Things& my) { my.driver.create_stream(Priority::normal); }},
     {"cuStreamSynchronize", false, [](Things& my) { my.driver.synchronize(my.stream); }},
+    {"cuStreamQuery", false, [](Things& my) { my.driver.idle(my.stream); }},
     {"cuCtxSynchronize", false, [](Things& my) { my.driver.synchronize_device(); }},
     {"cuMemcpyHtoDAsync_v2", false, [](Things& my) { my.driver.copy_to_device(my.mapped, my.pinned, 8, my.stream); }},
     {"cuMemcpyDtoHAsync_v2", false, [](Things& my) { my.driver.copy_to_host(my.pinned, my.mapped, 8, my.stream); }},
@@ -513,6 +514,100 @@ TEST_F(CudaDriverDigest, ThatFoundNoMemoryIsTriedAgainLater) {
         EXPECT_TRUE(other->can_digest()) << call;
         EXPECT_EQ(other->version(), "12.8");
     }
+}
+
+// ── pulls ───────────────────────────────────────────────────────────────────────────────────────────────
+
+class CudaDriverPull : public CudaDriver {
+   protected:
+    void SetUp() override {
+        CudaDriver::SetUp();
+        address = make(chunk);
+        stream = driver->create_stream(Priority::normal);
+        host = static_cast<unsigned char*>(driver->host_alloc(chunk));
+        std::iota(host, host + chunk, static_cast<unsigned char>(1));
+    }
+    void TearDown() override {
+        driver->synchronize_device();
+        driver->host_free(host);
+        driver->destroy_stream(stream);
+        drop(address, chunk);
+        CudaDriver::TearDown();
+    }
+    const unsigned char* device() const { return reinterpret_cast<const unsigned char*>(address); }
+
+    Address address = 0;
+    Stream stream = nullptr;
+    unsigned char* host = nullptr;
+};
+
+TEST_F(CudaDriverPull, BringsTheBytesWithoutTheCopyEngine) {
+    ASSERT_TRUE(driver->can_pull());
+    driver->pull(address + 32, host + 48, mib, stream);
+    driver->pull(address, host, 0, stream);
+    EXPECT_EQ(device()[32], FAKE_POISON) << "queued, not done";
+    driver->synchronize(stream);
+    EXPECT_TRUE(std::equal(host + 48, host + 48 + mib, device() + 32));
+    EXPECT_EQ(device()[31], FAKE_POISON);
+    EXPECT_EQ(device()[32 + mib], FAKE_POISON);
+    EXPECT_EQ(CONTROL(fake_calls)("cuMemcpyHtoDAsync_v2"), 0U);
+    EXPECT_EQ(CONTROL(fake_calls)("cuLaunchKernel"), 1U) << "none for no bytes";
+}
+
+TEST_F(CudaDriverPull, AStreamIsIdleWhenAllThatWasQueuedIsDone) {
+    ASSERT_TRUE(driver->can_pull());
+    EXPECT_TRUE(driver->idle(stream));
+    CONTROL(fake_stall)(1);
+    driver->copy_to_device(address, host, chunk, stream);
+    EXPECT_FALSE(driver->idle(stream));
+    EXPECT_TRUE(driver->idle(stream));
+    EXPECT_EQ(device()[0], host[0]);
+}
+
+TEST_F(CudaDriverPull, RefusesWhatIsNotMadeOfSixteenBytes) {
+    EXPECT_THROW(driver->pull(address + 8, host, 16, stream), invalid_argument);
+    EXPECT_THROW(driver->pull(address, host + 8, 16, stream), invalid_argument);
+    EXPECT_THROW(driver->pull(address, host, 24, stream), invalid_argument);
+}
+
+TEST_F(CudaDriverPull, AFailureIsADriverErrorAndALackOfMemoryTheDevices) {
+    ASSERT_TRUE(driver->can_pull());
+    CONTROL(fake_fail)("cuLaunchKernel", 1, illegal_address, 1);
+    EXPECT_THROW(driver->pull(address, host, chunk, stream), driver_error);
+    CONTROL(fake_fail)("cuLaunchKernel", 1, out_of_memory_code, 1);
+    EXPECT_THROW(driver->pull(address, host, chunk, stream), out_of_memory);
+    driver->pull(address, host, chunk, stream);
+    driver->synchronize(stream);
+    EXPECT_TRUE(std::equal(host, host + chunk, device()));
+}
+
+TEST_F(CudaDriverPull, ThatTheDeviceCannotDoIsSaidWithItsReasonAndNotTriedAgain) {
+    for (const char* call : {"cuModuleLoadData", "cuModuleGetFunction", "cuDeviceGetAttribute"}) {
+        auto other = make_cuda_driver(options());
+        CONTROL(fake_fail)(call, 1, illegal_address, 1);
+        EXPECT_FALSE(other->can_pull()) << call;
+        EXPECT_FALSE(other->can_pull()) << call;
+        EXPECT_NE(other->version().find(std::string("12.8 (no pulls: ") + call), std::string::npos) << other->version();
+        EXPECT_THROW(other->pull(address, host, 16, stream), illegal_state);
+        EXPECT_EQ(CONTROL(fake_live)("modules"), 0U) << call;
+        EXPECT_TRUE(other->can_digest()) << "the other kernel is there all the same";
+    }
+}
+
+TEST_F(CudaDriverPull, WantsADeviceThatKnowsRegisteredMemoryByTheHostsAddresses) {
+    auto other = make_cuda_driver(options());
+    CONTROL(fake_attribute)(91, 0);
+    EXPECT_FALSE(other->can_pull());
+    EXPECT_NE(other->version().find("addresses of registered memory"), std::string::npos) << other->version();
+    EXPECT_EQ(CONTROL(fake_live)("modules"), 0U);
+}
+
+TEST_F(CudaDriverPull, ThatFoundNoMemoryIsTriedAgainLater) {
+    auto other = make_cuda_driver(options());
+    CONTROL(fake_fail)("cuModuleLoadData", 1, out_of_memory_code, 1);
+    EXPECT_FALSE(other->can_pull());
+    EXPECT_TRUE(other->can_pull());
+    EXPECT_EQ(other->version(), "12.8");
 }
 
 }  // namespace

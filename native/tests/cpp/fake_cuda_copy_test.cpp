@@ -156,6 +156,7 @@ TEST_F(FakeCuda, DestroyedAndForeignStreamsAreRejected) {
     FINE(cu.cuStreamDestroy_v2(gone));
     for (const Opaque wrong : {gone, static_cast<Opaque>(&foreign)}) {
         REFUSED(400, cu.cuStreamSynchronize(wrong));
+        REFUSED(400, cu.cuStreamQuery(wrong));
         REFUSED(400, cu.cuStreamDestroy_v2(wrong));
         REFUSED(400, cu.cuMemcpyHtoDAsync_v2(address, buffer, 8, wrong));
         REFUSED(400, cu.cuMemcpyDtoHAsync_v2(buffer, address, 8, wrong));
@@ -218,6 +219,74 @@ TEST_F(FakeCuda, ABadModuleOrLaunchIsRejected) {
     FINE(cu.cuModuleUnload(module));
     REFUSED(400, cu.cuModuleUnload(module));
     REFUSED(400, launch(function, address, 2, 0, address, nullptr));
+}
+
+TEST_F(FakeCuda, ThePullKernelCopiesFromPinnedMemoryWhenItIsWaitedFor) {
+    const u64 address = usable(granule);
+    unsigned char* const from = host(4096);
+    std::memset(from, 3, 4096);
+    const Opaque queue = stream(), function = pull_kernel();
+    FINE(pull(function, address + 64, at(from), 3, queue));
+    EXPECT_EQ(bytes_at(address)[64], FAKE_POISON);
+    REFUSED(700, cu.cuMemUnmap(address, granule));
+    REFUSED(700, cu.cuMemFreeHost(from));
+    FINE(cu.cuStreamSynchronize(queue));
+    EXPECT_EQ(bytes_at(address)[63], FAKE_POISON);
+    EXPECT_EQ(bytes_at(address)[64], 3);
+    EXPECT_EQ(bytes_at(address)[64 + 47], 3);
+    EXPECT_EQ(bytes_at(address)[64 + 48], FAKE_POISON);
+}
+
+TEST_F(FakeCuda, ABadPullIsRejected) {
+    const u64 address = usable(granule);
+    unsigned char* const from = host(4096);
+    static std::array<unsigned char, 4096> loose;
+    Opaque module = nullptr, function = nullptr;
+    FINE(cu.cuModuleLoadData(&module, pull_ptx));
+    REFUSED(500, cu.cuModuleGetFunction(&function, module, "dormouse_digest"));
+    FINE(cu.cuModuleGetFunction(&function, module, "dormouse_pull"));
+    REFUSED(716, pull(function, address + 8, at(from), 1, nullptr));
+    REFUSED(716, pull(function, address, at(from) + 8, 1, nullptr));
+    REFUSED(700, pull(function, address, at(loose.data()) / 16 * 16, 1, nullptr));
+    REFUSED(700, pull(function, address, at(from), 257, nullptr));
+    REFUSED(700, pull(function, address + granule - 16, at(from), 2, nullptr));
+    REFUSED(1, pull(function, address, at(from), SIZE_MAX / 8, nullptr));
+    FINE(pull(function, address, at(from), 0, nullptr));
+}
+
+TEST_F(FakeCuda, AQuestionFindsAStreamDoneUnlessTheEngineStandsStill) {
+    const u64 address = usable(granule);
+    unsigned char* const from = host(4096);
+    std::memset(from, 4, 4096);
+    const Opaque engine = stream(), processors = stream();
+    FINE(cu.cuStreamQuery(engine));
+    FINE(cu.cuMemcpyHtoDAsync_v2(address, from, 16, engine));
+    FINE(cu.cuStreamQuery(engine));
+    EXPECT_EQ(bytes_at(address)[0], 4);
+
+    cu.fake_stall(2);
+    FINE(cu.cuMemcpyHtoDAsync_v2(address + 16, from, 16, engine));
+    FINE(pull(pull_kernel(), address + 32, at(from), 1, processors));
+    FINE(cu.cuStreamQuery(processors));
+    EXPECT_EQ(bytes_at(address)[32], 4) << "kernels go on";
+    EXPECT_EQ(cu.cuStreamQuery(engine), 600);
+    EXPECT_EQ(cu.cuStreamQuery(engine), 600);
+    EXPECT_EQ(bytes_at(address)[16], FAKE_POISON);
+    FINE(cu.cuStreamQuery(engine));
+    EXPECT_EQ(bytes_at(address)[16], 4);
+}
+
+TEST_F(FakeCuda, WhoWaitsForAnEngineThatStandsStillSitsItOut) {
+    const u64 address = usable(granule);
+    unsigned char* const from = host(4096);
+    const Opaque engine = stream(), other = stream();
+    cu.fake_stall(1000);
+    FINE(cu.cuMemcpyHtoDAsync_v2(address, from, 16, engine));
+    FINE(cu.cuStreamSynchronize(other));
+    EXPECT_EQ(cu.cuStreamQuery(engine), 600);
+    FINE(cu.cuStreamSynchronize(engine));
+    FINE(cu.cuMemcpyHtoDAsync_v2(address, from, 16, engine));
+    FINE(cu.cuStreamQuery(engine));
 }
 
 TEST_F(FakeCuda, CopiesTakeAsLongAsTheirRateSays) {

@@ -21,6 +21,7 @@ enum Code : Result {
     operating_system = 304,
     invalid_handle = 400,
     not_found = 500,
+    not_ready = 600,
     illegal_address = 700,
     already_registered = 712,
     not_registered = 713,

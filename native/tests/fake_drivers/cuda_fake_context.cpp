@@ -30,6 +30,7 @@ int attribute(int which) {
         case 76:
             return 0;  // and minor
         case 41:       // one address space for host and device
+        case 91:       // the host's addresses of registered memory
         case 99:       // host memory can be registered
         case 102:      // virtual memory management
         case 103:      // handles can be file descriptors
@@ -77,7 +78,7 @@ FAKE_EXPORT Result cuDeviceGetAttribute(int* value, int which, int ordinal) {
     if (const Result refused = check_device(__func__, ordinal)) return refused;
     if (value == nullptr || which < 1 || which > 200)
         return violate(invalid_value, "cuDeviceGetAttribute: attribute %d, or no place for it", which);
-    *value = attribute(which);
+    *value = attribute_or(which, attribute(which));
     return success;
 }
 

@@ -39,6 +39,14 @@ bool Device::reachable(std::uint64_t address, std::size_t bytes, bool write) con
     return false;
 }
 
+bool Device::pinned(std::uint64_t address, std::size_t bytes, bool write) const {
+    const auto after = host.upper_bound(address);
+    if (after == host.begin()) return false;
+    const auto& [start, range] = *std::prev(after);
+    if (write && range.read_only) return false;
+    return address - start < range.bytes && bytes <= range.bytes - (address - start);
+}
+
 bool Device::busy(std::uint64_t address, std::size_t bytes) const {
     const auto touches = [&](const Work& work) {
         return std::ranges::any_of(work.touches, [&](const Span& span) { return span.overlaps(address, bytes); });
@@ -105,6 +113,7 @@ void drain(Stream& stream) {
             const std::lock_guard lock(device().mutex);
             work = &stream.queue.front();  // a deque's elements stay where they are while others are added
         }
+        if (work->by_engine) sit_out_the_stall();
         pace(work->copied);
         work->run();
         const std::lock_guard lock(device().mutex);

@@ -14,6 +14,7 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "cuda_fake_abi.hpp"
@@ -36,6 +37,7 @@ struct Work {
     std::array<Span, 3> touches;  // device or host memory: they share one address space here
     std::size_t copied = 0;       // bytes that cross the link
     std::function<void()> run;
+    bool by_engine = false;  // the copy engine's, towards the device
 };
 
 struct Stream {
@@ -72,7 +74,9 @@ struct HostRange {
     bool read_only = false;  // registered so
 };
 
-struct Module {};
+struct Module {
+    std::string entry;  // the one kernel's name
+};
 struct Function {
     Module* module;
 };
@@ -100,6 +104,8 @@ struct Device {
 
     // Whether all of a range is device memory that may be read (or written).
     bool reachable(std::uint64_t address, std::size_t bytes, bool write) const;
+    // Whether host memory lies wholly inside one pinned range, writable if it must be.
+    bool pinned(std::uint64_t address, std::size_t bytes, bool write) const;
     // Whether work that did not run yet touches a range.
     bool busy(std::uint64_t address, std::size_t bytes) const;
     // The stream of a handle (NULL is the default one); empty when there is none.

@@ -1,8 +1,10 @@
-// Modules and kernels: the fake knows one kernel, `dormouse_digest`, and computes what digest.hpp says of it.
+// Modules and kernels: the fake knows two kernels, `dormouse_digest`, of which it computes what digest.hpp says, and
+// `dormouse_pull`, a copy from pinned host memory. A module has one of them.
 //
-// It does not read the PTX beyond the name of the entry: that the code computes the digest only a GPU can tell.
+// It does not read the PTX beyond the name of the entry: what the code does is shown by the tests of the kernels.
 #include <atomic>
 #include <cstring>
+#include <string>
 #include <string_view>
 
 #include "cuda_fake_device.hpp"
@@ -12,9 +14,9 @@ using namespace fake;
 
 namespace {
 
-constexpr std::string_view kernel_name = "dormouse_digest";
-constexpr std::string_view kernel_entry = ".visible .entry dormouse_digest";
-constexpr std::size_t kernel_alignment = 16;  // it reads two words at a time
+constexpr std::string_view digest_name = "dormouse_digest";
+constexpr std::string_view pull_name = "dormouse_pull";
+constexpr std::size_t kernel_alignment = 16;  // they read two words at a time
 
 struct Digest {
     std::uint64_t address, words, first_word, out;
@@ -45,17 +47,43 @@ Result check_arguments(const Digest& digest) {
     return success;
 }
 
+struct Pull {
+    std::uint64_t to, from, vectors;
+};
+
+Result check_arguments(const Pull& pull) {
+    if (pull.vectors > SIZE_MAX / kernel_alignment)
+        return violate(invalid_value, "cuLaunchKernel: %#lx vectors", pull.vectors);
+    const std::size_t bytes = pull.vectors * kernel_alignment;
+    if (pull.to % kernel_alignment != 0 || pull.from % kernel_alignment != 0)
+        return violate(misaligned_address, "cuLaunchKernel: a pull from %#lx to %#lx is not aligned", pull.from,
+                       pull.to);
+    if (bytes > 0 && !device().reachable(pull.to, bytes, true))
+        return violate(illegal_address, "cuLaunchKernel: no access to %#lx + %#zx", pull.to, bytes);
+    if (bytes > 0 && !device().pinned(pull.from, bytes, false))
+        return violate(illegal_address, "cuLaunchKernel: %#lx + %#zx is not inside one pinned range", pull.from, bytes);
+    return success;
+}
+
+// The kernel that a text names; empty where it is none that is known here.
+std::string_view entry_of(std::string_view text) {
+    for (const std::string_view name : {digest_name, pull_name})
+        if (text.find(".visible .entry " + std::string(name) + "(") != std::string_view::npos) return name;
+    return {};
+}
+
 }  // namespace
 
 FAKE_EXPORT Result cuModuleLoadData(Module** module, const void* image) {
     FAKE_BEGIN(context);
     if (module == nullptr || image == nullptr) return violate(invalid_value, "cuModuleLoadData: no image, or no place");
     const std::string_view text(static_cast<const char*>(image));
-    for (const std::string_view part : {std::string_view(".version"), std::string_view(".target"),
-                                        std::string_view(".address_size 64"), kernel_entry})
+    for (const char* part : {".version", ".target", ".address_size 64"})
         if (text.find(part) == std::string_view::npos)
-            return violate(invalid_image, "cuModuleLoadData: the PTX has no %s", part.data());
-    auto fresh = std::make_unique<Module>();
+            return violate(invalid_image, "cuModuleLoadData: the PTX has no %s", part);
+    const std::string_view entry = entry_of(text);
+    if (entry.empty()) return violate(invalid_image, "cuModuleLoadData: the PTX has no kernel that is known here");
+    auto fresh = std::make_unique<Module>(Module{std::string(entry)});
     *module = fresh.get();
     const std::lock_guard lock(device().mutex);
     device().modules.emplace(fresh.get(), std::move(fresh));
@@ -89,7 +117,7 @@ FAKE_EXPORT Result cuModuleGetFunction(Function** function, Module* module, cons
     if (!device().modules.contains(module)) return violate(invalid_handle, "cuModuleGetFunction: no such module");
     if (function == nullptr || name == nullptr)
         return violate(invalid_value, "cuModuleGetFunction: no name, or no place");
-    if (name != kernel_name) return violate(not_found, "cuModuleGetFunction: no function %s", name);
+    if (name != module->entry) return violate(not_found, "cuModuleGetFunction: no function %s", name);
     auto fresh = std::make_unique<Function>(Function{module});
     *function = fresh.get();
     device().functions.emplace(fresh.get(), std::move(fresh));
@@ -116,9 +144,22 @@ FAKE_EXPORT Result cuLaunchKernel(Function* function, unsigned grid_x, unsigned 
         std::memcpy(&value, parameters[i], sizeof value);
         return value;
     };
+    if (device().functions.at(function)->module->entry == pull_name) {
+        const Pull pull{argument(0), argument(1), argument(2)};
+        if (const Result refused = check_arguments(pull)) return refused;
+        const std::size_t bytes = pull.vectors * kernel_alignment;
+        target->queue.push_back({{Span{pull.to, bytes}, Span{pull.from, bytes}, Span{}},
+                                 bytes,
+                                 [pull, bytes] {
+                                     std::memcpy(reinterpret_cast<void*>(pull.to),
+                                                 reinterpret_cast<const void*>(pull.from), bytes);
+                                 },
+                                 false});
+        return success;
+    }
     const Digest digest{argument(0), argument(1), argument(2), argument(3)};
     if (const Result refused = check_arguments(digest)) return refused;
     target->queue.push_back(
-        {{Span{digest.address, digest.words * 8}, Span{digest.out, 8}, Span{}}, 0, [digest] { run(digest); }});
+        {{Span{digest.address, digest.words * 8}, Span{digest.out, 8}, Span{}}, 0, [digest] { run(digest); }, false});
     return success;
 }

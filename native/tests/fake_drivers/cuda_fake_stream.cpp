@@ -1,4 +1,5 @@
 // Streams and the copies that they carry out, when somebody waits for them.
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -25,15 +26,6 @@ Result unknown_stream(const char* symbol, const Stream* stream) {
     return violate(invalid_handle, "%s: %p is no stream", symbol, static_cast<const void*>(stream));
 }
 
-// Whether host memory lies wholly inside one pinned range, writable if it must be.
-bool pinned(std::uint64_t address, std::size_t bytes, bool write) {
-    const auto after = device().host.upper_bound(address);
-    if (after == device().host.begin()) return false;
-    const auto& [start, range] = *std::prev(after);
-    if (write && range.read_only) return false;
-    return address - start < range.bytes && bytes <= range.bytes - (address - start);
-}
-
 enum class Direction { to_device, to_host };
 
 Result copy(const char* symbol, DevicePointer on_device, void* on_host, std::size_t bytes, Direction direction,
@@ -46,13 +38,14 @@ Result copy(const char* symbol, DevicePointer on_device, void* on_host, std::siz
     if (bytes == 0) return success;
     if (!device().reachable(on_device, bytes, !down))
         return violate(invalid_value, "%s: no access to device memory %#lx + %#zx", symbol, on_device, bytes);
-    if (!pinned(host, bytes, down))
+    if (!device().pinned(host, bytes, down))
         return violate(invalid_value, "%s: %p + %#zx is not inside one pinned range", symbol, on_host, bytes);
     void* const from = down ? reinterpret_cast<void*>(on_device) : on_host;
     void* const to = down ? on_host : reinterpret_cast<void*>(on_device);
-    target->queue.push_back({{Span{on_device, bytes}, Span{host, bytes}, Span{}}, bytes, [to, from, bytes] {
-                                 std::memcpy(to, from, bytes);
-                             }});
+    target->queue.push_back({{Span{on_device, bytes}, Span{host, bytes}, Span{}},
+                             bytes,
+                             [to, from, bytes] { std::memcpy(to, from, bytes); },
+                             !down});
     return success;
 }
 
@@ -95,6 +88,21 @@ FAKE_EXPORT Result cuStreamSynchronize(Stream* stream) {
     return success;
 }
 
+FAKE_EXPORT Result cuStreamQuery(Stream* stream) {
+    FAKE_BEGIN(context);
+    std::shared_ptr<Stream> target;
+    bool engine_is_needed = false;
+    {
+        const std::lock_guard lock(device().mutex);
+        target = device().find(stream);
+        if (!target) return unknown_stream(__func__, stream);
+        engine_is_needed = std::ranges::any_of(target->queue, &Work::by_engine);
+    }
+    if (engine_is_needed && stalls()) return not_ready;
+    drain(*target);  // a device that nothing holds up is done as soon as somebody looks
+    return success;
+}
+
 FAKE_EXPORT Result cuCtxSynchronize() {
     FAKE_BEGIN(context);
     std::vector<std::shared_ptr<Stream>> all;
@@ -128,8 +136,9 @@ FAKE_EXPORT Result cuMemsetD8Async(DevicePointer to, unsigned char value, std::s
     if (bytes == 0) return success;
     if (!device().reachable(to, bytes, true))
         return violate(invalid_value, "cuMemsetD8Async: no access to device memory %#lx + %#zx", to, bytes);
-    target->queue.push_back({{Span{to, bytes}, Span{}, Span{}}, 0, [to, value, bytes] {
-                                 std::memset(reinterpret_cast<void*>(to), value, bytes);
-                             }});
+    target->queue.push_back({{Span{to, bytes}, Span{}, Span{}},
+                             0,
+                             [to, value, bytes] { std::memset(reinterpret_cast<void*>(to), value, bytes); },
+                             false});
     return success;
 }

@@ -32,6 +32,11 @@ void fake_squat(size_t bytes);
 /* Sizes and addresses of device memory are multiples of this many bytes until the next reset: less than the real 2 MiB
  * (but whole pages) makes tests quick that are about many small steps. */
 void fake_granularity(size_t bytes);
+/* cuda: the device clears memory. Its copy engine towards the device stands still until streams with such a copy were
+ * asked (cuStreamQuery) this often whether they are done, or somebody waits for one. Kernels go on. */
+void fake_stall(unsigned questions);
+/* cuda: what cuDeviceGetAttribute answers for `which`, until the next reset. */
+void fake_attribute(int which, int value);
 /* Every copy takes bytes / rate seconds (0: no time). */
 void fake_copy_rate(double bytes_per_second);
 

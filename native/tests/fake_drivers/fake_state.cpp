@@ -34,6 +34,8 @@ struct State {
     std::size_t used = 0;
     std::size_t squatted = 0;
     double copy_rate = 0;
+    unsigned stall = 0;
+    std::map<int, int> attributes;
     std::vector<const char*> calls;
     std::map<std::string, unsigned long, std::less<>> call_counts;
     std::vector<Fault> faults;
@@ -133,6 +135,22 @@ void pace(std::size_t bytes) {
     if (rate > 0) std::this_thread::sleep_for(std::chrono::duration<double>(static_cast<double>(bytes) / rate));
 }
 
+int attribute_or(int which, int usual) {
+    const std::lock_guard lock(state().mutex);
+    const auto set = state().attributes.find(which);
+    return set == state().attributes.end() ? usual : set->second;
+}
+
+bool stalls() {
+    const std::lock_guard lock(state().mutex);
+    return state().stall > 0 && state().stall-- > 0;
+}
+
+void sit_out_the_stall() {
+    const std::lock_guard lock(state().mutex);
+    state().stall = 0;
+}
+
 }  // namespace fake
 
 using fake::state;
@@ -145,6 +163,8 @@ FAKE_EXPORT void fake_reset(std::size_t capacity) {
     all.granularity = fake::real_granularity;
     all.used = all.squatted = 0;
     all.copy_rate = 0;
+    all.stall = 0;
+    all.attributes.clear();
     all.calls.clear();
     all.call_counts.clear();
     all.faults.clear();
@@ -205,4 +225,14 @@ FAKE_EXPORT void fake_granularity(std::size_t bytes) {
 FAKE_EXPORT void fake_copy_rate(double bytes_per_second) {
     const std::lock_guard lock(state().mutex);
     state().copy_rate = bytes_per_second;
+}
+
+FAKE_EXPORT void fake_stall(unsigned questions) {
+    const std::lock_guard lock(state().mutex);
+    state().stall = questions;
+}
+
+FAKE_EXPORT void fake_attribute(int which, int value) {
+    const std::lock_guard lock(state().mutex);
+    state().attributes[which] = value;
 }

@@ -42,6 +42,14 @@ void live(const char* what, long change);
 // Sleeps for as long as a copy of `bytes` takes (fake_copy_rate). Call it without a lock.
 void pace(std::size_t bytes);
 
+// An attribute of the device: what a test set (fake_attribute), or else `usual`.
+int attribute_or(int which, int usual);
+
+// Whether the copy engine stands still (fake_stall): asked once for each question of the caller's that it answers.
+bool stalls();
+// Somebody waits for the copy engine, and now it moves again.
+void sit_out_the_stall();
+
 // Each fake has one: drops all the vendor's objects, for fake_reset, which then sets all counts to 0.
 void forget();
 

@@ -56,6 +56,7 @@ using Opaque = void*;
     X(cuStreamCreate, int(Opaque*, unsigned)) \
     X(cuStreamCreateWithPriority, int(Opaque*, unsigned, int)) \
     X(cuStreamSynchronize, int(Opaque)) \
+    X(cuStreamQuery, int(Opaque)) \
     X(cuStreamDestroy_v2, int(Opaque)) \
     X(cuModuleLoadData, int(Opaque*, const void*)) \
     X(cuModuleUnload, int(Opaque)) \
@@ -75,6 +76,7 @@ using Opaque = void*;
     X(fake_last_violation) \
     X(fake_live) \
     X(fake_squat) \
+    X(fake_stall) \
     X(fake_copy_rate)
 // clang-format on
 
@@ -115,6 +117,9 @@ inline constexpr std::size_t granule = 2 * MiB;
 inline constexpr std::size_t capacity = 64 * MiB;
 inline constexpr const char* ptx =
     ".version 7.0\n.target sm_70\n.address_size 64\n.visible .entry dormouse_digest(\n.param .u64 a) { ret; }\n";
+
+inline constexpr const char* pull_ptx =
+    ".version 7.0\n.target sm_70\n.address_size 64\n.visible .entry dormouse_pull(\n.param .u64 a) { ret; }\n";
 
 inline Prop pinned_on(int id) {
     Prop prop{};
@@ -195,12 +200,18 @@ class FakeCuda : public testing::Test {
         EXPECT_EQ(cu.cuStreamCreate(&made, 1), 0);
         return made;
     }
-    Opaque kernel() {
+    Opaque kernel(const char* text = ptx, const char* entry = "dormouse_digest") {
         Opaque module = nullptr, function = nullptr;
-        EXPECT_EQ(cu.cuModuleLoadData(&module, ptx), 0);
-        EXPECT_EQ(cu.cuModuleGetFunction(&function, module, "dormouse_digest"), 0);
+        EXPECT_EQ(cu.cuModuleLoadData(&module, text), 0);
+        EXPECT_EQ(cu.cuModuleGetFunction(&function, module, entry), 0);
         return function;
     }
+    Opaque pull_kernel() { return kernel(pull_ptx, "dormouse_pull"); }
+    int pull(Opaque function, u64 to, u64 from, u64 vectors, Opaque on) {
+        std::array<void*, 3> parameters{&to, &from, &vectors};
+        return cu.cuLaunchKernel(function, 4, 1, 1, 512, 1, 1, 0, on, parameters.data(), nullptr);
+    }
+    static u64 at(const void* place) { return reinterpret_cast<u64>(place); }
     int launch(Opaque function, u64 address, u64 words, u64 first, u64 out, Opaque on, unsigned grid = 4,
                unsigned block = 256) {
         std::array<void*, 4> parameters{&address, &words, &first, &out};

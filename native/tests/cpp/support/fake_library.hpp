@@ -34,6 +34,7 @@ class FakeLibrary {
     unsigned long (*live)(const char* what) = nullptr;
     void (*squat)(std::size_t bytes) = nullptr;
     void (*granularity)(std::size_t bytes) = nullptr;
+    void (*stall)(unsigned questions) = nullptr;
 
    private:
     explicit FakeLibrary(const char* file) : path(file) {
@@ -51,6 +52,7 @@ class FakeLibrary {
         load(handle, live, "fake_live");
         load(handle, squat, "fake_squat");
         load(handle, granularity, "fake_granularity");
+        load(handle, stall, "fake_stall");
     }
 
     template <typename Function>

@@ -1,7 +1,7 @@
 // Runs a PTX kernel on this machine: the few instructions that our kernels are made of, one thread at a time.
 //
 // Lanes of a warp meet at shfl.sync, threads of a block at bar.sync, as on a device; a thread that never comes is an
-// error, and so is an unknown instruction, an unknown name, or a read outside of what the test allows.
+// error, and so is an unknown instruction, an unknown name, or a read or write outside of what the test allows.
 #pragma once
 
 #include <cstdint>
@@ -33,6 +33,12 @@ class Machine {
         reads_.assign(bytes / 16, 0);
     }
     const std::vector<unsigned>& reads() const { return reads_; }
+    // The same for st.global.
+    void writable(void* data, std::size_t bytes) {
+        target_ = reinterpret_cast<Word>(data);
+        writes_.assign(bytes / 16, 0);
+    }
+    const std::vector<unsigned>& writes() const { return writes_; }
     // Additions to memory so far.
     unsigned additions() const { return additions_; }
 
@@ -141,11 +147,12 @@ class Machine {
         return found->second;
     }
 
-    Word global(Word address) {
-        const Word offset = address - begin_;
-        if (offset % 16 != 0 || offset / 16 >= reads_.size()) throw std::runtime_error("a read outside of the range");
-        ++reads_[offset / 16];
-        return address;
+    // Counts one use of the vector at `address`.
+    static Word* use(Word address, Word begin, std::vector<unsigned>& uses) {
+        const Word offset = address - begin;
+        if (offset % 16 != 0 || offset / 16 >= uses.size()) throw std::runtime_error("outside of the range");
+        ++uses[offset / 16];
+        return reinterpret_cast<Word*>(address);
     }
 
     void step(Thread& thread) {
@@ -201,10 +208,14 @@ class Machine {
             put(0, in(1) < in(2));
         } else if (name == "setp.ne.u32") {
             put(0, in(1) != in(2));
-        } else if (name == "ld.global.cs.nc.v2.u64") {
-            const Word* words = reinterpret_cast<const Word*>(global(in(2)));
+        } else if (name == "ld.global.cs.nc.v2.u64" || name == "ld.global.cs.v2.u64") {
+            const Word* words = use(in(2), begin_, reads_);
             put(0, words[0]);
             put(1, words[1]);
+        } else if (name == "st.global.cs.v2.u64") {
+            Word* words = use(in(0), target_, writes_);
+            words[0] = in(1);
+            words[1] = in(2);
         } else if (name == "ld.shared.v2.u64") {
             const Word offset = in(2);
             put(0, shared_.at(offset / 8));
@@ -224,8 +235,8 @@ class Machine {
     std::map<std::string, std::size_t> labels_;
     std::map<std::string, Word> parameters_;
     std::vector<Word> shared_;
-    std::vector<unsigned> reads_;
-    Word begin_ = 0;
+    std::vector<unsigned> reads_, writes_;
+    Word begin_ = 0, target_ = 0;
     unsigned blocks_ = 0, threads_ = 0, block_ = 0, additions_ = 0;
 };
 
