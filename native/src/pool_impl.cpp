@@ -151,6 +151,7 @@ Transition Pool::Impl::record(std::string kind, Stopwatch& watch, const Account&
                       .seconds = watch.seconds(),
                       .phases = watch.phases(),
                       .copied_bytes = account.copied_bytes,
+                      .pulled_bytes = account.pulled_bytes,
                       .clean_bytes = account.clean_bytes,
                       .mismatched_bytes = account.mismatched_bytes,
                       .error = words_of(failure)};

@@ -21,6 +21,7 @@ struct Parts {
 // What a transition did, for the books; filled in as it goes, so that a failed one can be counted too.
 struct Account {
     std::size_t copied_bytes = 0;
+    std::size_t pulled_bytes = 0;
     std::size_t clean_bytes = 0;
     std::size_t mismatched_bytes = 0;
     Counters counters;

@@ -31,13 +31,17 @@ struct Piece {
 };
 
 // A run of pieces in one direction. add() may block for back-pressure; finish() returns when every byte has arrived.
-// Both throw what went wrong. Destroying a transfer that was not finished waits for what is under way and drops the
-// rest.
+// advance() moves on what waits for its turn, where anything does, and does not block: for whoever has other work
+// between add() and finish(). All throw what went wrong. Destroying a transfer that was not finished waits for what is
+// under way and drops the rest.
 class Transfer {
    public:
     virtual ~Transfer() = default;
     virtual void add(const Piece& piece) = 0;
+    virtual void advance() {}
     virtual void finish() = 0;
+    // Bytes that the device's own processors copied (Driver::pull), so far.
+    virtual std::size_t pulled_bytes() const noexcept { return 0; }
 };
 
 struct StoreStats {
@@ -46,6 +50,7 @@ struct StoreStats {
     std::size_t reserved = 0;   // bytes booked
     std::size_t committed = 0;  // bytes of RAM held
     std::size_t pinned = 0;     // of these, and of buffers, pinned
+    bool pulls = false;         // a restore may be pulled while the device clears memory
 };
 
 class BackupStore {
@@ -68,6 +73,18 @@ class BackupStore {
     virtual StoreStats stats() = 0;
 };
 
+// How a restore that may be pulled goes about it (stores/shared_copy.hpp). Links of 21 GiB/s and more are told from
+// a device that clears memory; on a slower one, whose first copy was late, both ways go on to share. Sizes are
+// multiples of 16.
+struct PullPace {
+    std::size_t probe_bytes = 16u << 20;  // the first copy: 0.3 ms at rest
+    std::size_t batch_bytes = 64u << 20;  // what the copy engine is given at a time, four times at most
+    std::size_t pull_bytes = 128u << 20;  // what the processors are given at a time, twice at most
+    double late_seconds = 0.002;          // a probe that takes longer has met a device that clears memory
+    double slow_seconds = 0.012;          // a batch of the copy engine, one of four, that takes longer: it still does
+    double nap_seconds = 0.0001;          // between two looks while nothing else is to be done
+};
+
 struct StoreOptions {
     // "registered": the whole backup pinned. "ring": unpinned, moved through a few pinned buffers. "auto": registered
     // where RLIMIT_MEMLOCK and the driver allow it, else ring.
@@ -75,6 +92,10 @@ struct StoreOptions {
     unsigned threads = 0;                 // that touch and copy; 0 means three quarters of the cores, 16 at most
     std::size_t ring_buffer = 16u << 20;  // bytes of one pinned buffer; each thread has two
     bool check_host_memory = true;        // refuse what the host's free memory can't hold
+    // Restores from pinned memory are pulled by the device's processors, where it can do that, as long as its copy
+    // engine stands still because the device clears memory that was released.
+    bool pull = true;
+    PullPace pull_pace = {};
 };
 
 // `driver` must outlive the store. Throws invalid_argument for an unknown kind, host_out_of_memory when "registered"

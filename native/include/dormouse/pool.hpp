@@ -50,6 +50,7 @@ struct Transition {
     double seconds = 0;
     std::vector<std::pair<std::string, double>> phases;
     std::size_t copied_bytes = 0;
+    std::size_t pulled_bytes = 0;      // of a wake's: copied by the device's processors, not by its copy engine
     std::size_t clean_bytes = 0;       // not copied: the digest agreed with the backup
     std::size_t mismatched_bytes = 0;  // copied again: the backup was thought valid and was not
     std::string error;                 // empty when it worked

@@ -36,6 +36,8 @@ ArenaStore::ArenaStore(Driver& driver, const StoreOptions& options, std::functio
     : driver_(driver),
       kind_(kind_of(options.kind)),
       lockable_(std::move(lockable)),
+      pull_(options.pull && kind_ != Kind::ring),
+      pull_pace_(options.pull_pace),
       ground_(driver, options.check_host_memory),
       equipment_(driver, options.ring_buffer, options.threads),
       reaper_(driver.clock()) {
@@ -48,6 +50,7 @@ ArenaStore::ArenaStore(Driver& driver, const StoreOptions& options, std::functio
     }
     // No size is known yet; a limit below one buffer is one that nobody thought of.
     pins_ = may_pin(options.ring_buffer);
+    pulls();  // now: the first wake must not wait for a compiler
 }
 
 bool ArenaStore::may_pin(std::size_t bytes) {
@@ -193,17 +196,19 @@ std::uint64_t ArenaStore::digest(Slot slot, std::size_t offset, std::size_t byte
     return driver_.host().digest(room->address() + offset, bytes, offset / sizeof(std::uint64_t));
 }
 
-std::unique_ptr<Transfer> ArenaStore::transfer(Direction direction, Priority priority) {
-    return std::make_unique<StoreTransfer>(
-        ground_, equipment_, [this](Slot slot) { return find(slot); }, direction, priority);
+bool ArenaStore::pulls() noexcept {
+    return pull_ && driver_.can_pull();
 }
 
 std::unique_ptr<Transfer> ArenaStore::offload(Priority priority) {
-    return transfer(Direction::offload, priority);
+    return std::make_unique<StoreTransfer>(
+        ground_, equipment_, [this](Slot slot) { return find(slot); }, Direction::offload, priority);
 }
 
 std::unique_ptr<Transfer> ArenaStore::restore() {
-    return transfer(Direction::restore, Priority::normal);
+    return std::make_unique<StoreTransfer>(
+        ground_, equipment_, [this](Slot slot) { return find(slot); },
+        pulls() ? std::optional(pull_pace_) : std::nullopt);
 }
 
 std::size_t ArenaStore::bytes_of(const std::function<std::size_t(const Block&)>& count) const {
@@ -226,6 +231,7 @@ StoreStats ArenaStore::stats() {
     stats.committed = lost + ground_.leaving + bytes_of(&Block::committed_bytes);
     stats.pinned = lost + ground_.leaving_pinned + equipment_.buffer_bytes +
                    bytes_of([](const Block& block) { return block.pinned() ? block.bytes() : 0; });
+    stats.pulls = pins_ && pulls();
     const std::lock_guard note(ground_.mutex);
     if (ground_.pin_failures != 0) {
         stats.reason += "; could not be pinned: " + std::to_string(ground_.pin_failures) +

@@ -39,13 +39,16 @@ class ArenaStore final : public BackupStore {
     void check_host_memory(std::size_t bytes);
     bool may_pin(std::size_t bytes);
     std::shared_ptr<Room> find(Slot slot);
-    std::unique_ptr<Transfer> transfer(Direction direction, Priority priority);
+    // Whether a restore may be pulled. The first question has the driver load what it needs.
+    bool pulls() noexcept;
     // The sum of what `count` says of each block of each slot. Wants mutex_.
     std::size_t bytes_of(const std::function<std::size_t(const Block&)>& count) const;
 
     Driver& driver_;
     const Kind kind_;
     const std::function<std::size_t()> lockable_;
+    const bool pull_;
+    const PullPace pull_pace_;
     Ground ground_;
     Equipment equipment_;
     std::mutex mutex_;

@@ -32,6 +32,10 @@ class CopyStream {
 
     // Queues `part` between device and `buffer`.
     void copy(Direction direction, std::byte* buffer, const Part& part);
+    // Queues `part`, to the device, from its own pinned host memory, for the device's processors.
+    void pull(const Part& part) { driver_.pull(part.device, part.host, part.bytes, stream_.get()); }
+    // Wants a driver that can_pull().
+    bool idle() { return driver_.idle(stream_.get()); }
     void synchronize() { driver_.synchronize(stream_.get()); }
     // For the way out of an error, which says more than this one would.
     void synchronize_quietly() noexcept;

@@ -16,6 +16,13 @@ StoreTransfer::StoreTransfer(Ground& ground, Equipment& equipment, FindRoom find
       priority_(priority),
       stream_(equipment.streams(priority).take()) {}
 
+StoreTransfer::StoreTransfer(Ground& ground, Equipment& equipment, FindRoom find, const std::optional<PullPace>& pull)
+    : StoreTransfer(ground, equipment, std::move(find), Direction::restore, Priority::normal) {
+    if (pull) {
+        shared_.emplace(ground_.driver, equipment_.streams(priority_), *stream_, *pull);
+    }
+}
+
 // After a failure nothing is under way any more, and every later call throws the same again.
 template <class Step>
 void StoreTransfer::guarded(const Step& step) {
@@ -95,7 +102,9 @@ StoreTransfer::Commits StoreTransfer::being_committed(const std::shared_ptr<Room
 }
 
 void StoreTransfer::send(const Block& block, const Part& part) {
-    if (block.pinned()) {
+    if (block.pinned() && shared_) {
+        shared_->add(part);
+    } else if (block.pinned()) {
         stream_->copy(direction_, part.host, part);
     } else {
         send_through_ring(part);
@@ -125,6 +134,12 @@ void StoreTransfer::make_lanes() {
     ring_made_ = true;
 }
 
+void StoreTransfer::advance() {
+    if (shared_ && !finished_) {
+        guarded([this] { shared_->advance(); });
+    }
+}
+
 void StoreTransfer::finish() {
     if (finished_) {
         return;
@@ -136,6 +151,9 @@ void StoreTransfer::finish() {
 void StoreTransfer::wait_for_all() {
     if (issuer_) {
         issuer_->finish();
+    }
+    if (shared_) {
+        shared_->finish();
     }
     for (Lane& lane : lanes_) {
         lane.finish();
@@ -153,6 +171,9 @@ void StoreTransfer::abandon() noexcept {
         lane.drop();
     }
     lanes_.clear();
+    if (shared_) {
+        shared_->drop();
+    }
     if (!finished_) {
         stream_->synchronize_quietly();
     }

@@ -7,6 +7,9 @@
 // meanwhile. So all three go on at once, add() never waits for any of them, and a simulated clock sees the same order
 // in every run. Once the issuer exists all copies are issued by it alone; before, by the caller.
 //
+// A restore finds every block ready, so it has no issuer, and what it copies directly may be shared with the device's
+// processors (shared_copy.hpp).
+//
 // Threads live no longer than the transfer.
 #pragma once
 
@@ -15,6 +18,7 @@
 #include <functional>
 #include <future>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -22,6 +26,7 @@
 #include "stores/equipment.hpp"
 #include "stores/ring.hpp"
 #include "stores/room.hpp"
+#include "stores/shared_copy.hpp"
 #include "stores/worker.hpp"
 
 namespace dormouse {
@@ -32,10 +37,14 @@ using FindRoom = std::function<std::shared_ptr<Room>(Slot)>;
 class StoreTransfer final : public Transfer {
    public:
     StoreTransfer(Ground& ground, Equipment& equipment, FindRoom find, Direction direction, Priority priority);
+    // A restore; with a pace it may be pulled, by a driver that can.
+    StoreTransfer(Ground& ground, Equipment& equipment, FindRoom find, const std::optional<PullPace>& pull);
     ~StoreTransfer() override { abandon(); }
 
     void add(const Piece& piece) override;
+    void advance() override;
     void finish() override;
+    std::size_t pulled_bytes() const noexcept override { return shared_ ? shared_->pulled_bytes() : 0; }
 
    private:
     void add_block(const std::shared_ptr<Room>& room, Block& block, const Part& part);
@@ -58,6 +67,7 @@ class StoreTransfer final : public Transfer {
     std::exception_ptr failure_;
 
     Shelf<CopyStream>::Borrowed stream_;
+    std::optional<SharedCopy> shared_;
     bool ring_made_ = false;
     std::deque<Lane> lanes_;  // none after ring_made_: the device copies pageable memory
     std::size_t next_lane_ = 0;

@@ -2,7 +2,8 @@
 //
 // The model keeps of each segment where its bytes are and what they are. After every step the pool's figures agree with
 // it, addresses are where they were, what is resident has its bytes, and the device holds no more than its capacity.
-// A step may meet a broken device, a squatter or a host without memory; then it has either happened or not.
+// A step may meet a broken device, a squatter or a host without memory; then it has either happened or not. A wake may
+// meet a device that clears memory, and then be pulled.
 //
 // DORMOUSE_MODEL_STEPS sets how many steps each device plays, DORMOUSE_SEED replays a run.
 #include <gtest/gtest.h>
@@ -107,11 +108,13 @@ class Player {
             wake({tag});
             check();
         }
+        const bool pulls = rig_->stats().store.pulls;
+        EXPECT_TRUE(pulls ? pulled > 0 || steps < few : pulled == 0) << pulled << " bytes pulled";
         rig_.may_lose = rig_.may_lose || faults_ != 0;
         rig_.close();
     }
 
-    std::uint64_t transitions = 0, faults = 0, refusals = 0, stagings = 0;
+    std::uint64_t transitions = 0, faults = 0, refusals = 0, stagings = 0, pulled = 0;
 
    private:
     static PoolOptions options(std::size_t unit) {
@@ -121,6 +124,13 @@ class Player {
         chosen.store.ring_buffer = unit;
         chosen.memory_retries = 1;
         chosen.retry_seconds = 0;
+        // So short that both ways of a restore are met.
+        chosen.store.pull_pace = {.probe_bytes = unit / 2,
+                                  .batch_bytes = unit / 4,
+                                  .pull_bytes = unit / 2,
+                                  .late_seconds = 2e-5,
+                                  .slow_seconds = 2e-5,
+                                  .nap_seconds = 0};
         return chosen;
     }
 
@@ -464,8 +474,15 @@ class Player {
         if ((slack_ || needed + mapped_ > room_) && breaks_.empty()) {
             breaks_ = "a full device";
         }
-        transition(wish, false, [&] { rig_->wake(tags); });
-        return "wake " + std::to_string(wish.size()) + broken();
+        const bool clearing = rig_.fake != nullptr && chance(50);
+        if (clearing) {
+            rig_.fake->stall(static_cast<unsigned>(below(60)));
+        }
+        transition(wish, false, [&] { pulled += rig_->wake(tags).pulled_bytes; });
+        if (clearing) {
+            rig_.fake->stall(0);
+        }
+        return "wake " + std::to_string(wish.size()) + (clearing ? " of a device that clears" : "") + broken();
     }
 
     std::string broken() const { return breaks_.empty() ? "" : ", with " + breaks_; }
@@ -568,9 +585,10 @@ TEST_P(ModelTest, AnySequenceOfRequestsDoesWhatTheModelSays) {
     std::fflush(stdout);
     Player player(GetParam(), seed);
     player.play(steps);
-    std::printf("%llu transitions, %llu faults, %llu refusals, %llu stagings\n",
+    std::printf("%llu transitions, %llu faults, %llu refusals, %llu stagings, %llu bytes pulled\n",
                 static_cast<unsigned long long>(player.transitions), static_cast<unsigned long long>(player.faults),
-                static_cast<unsigned long long>(player.refusals), static_cast<unsigned long long>(player.stagings));
+                static_cast<unsigned long long>(player.refusals), static_cast<unsigned long long>(player.stagings),
+                static_cast<unsigned long long>(player.pulled));
 }
 
 }  // namespace

@@ -99,7 +99,7 @@ class InvertedStore final : public BackupStore {
     }
     std::unique_ptr<Transfer> restore() override { return std::make_unique<Move>(*this, true, Priority::normal); }
     StoreStats stats() override {
-        return {.kind = "inverted", .reason = "", .reserved = 0, .committed = 0, .pinned = 0};
+        return {.kind = "inverted", .reason = "", .reserved = 0, .committed = 0, .pinned = 0, .pulls = false};
     }
 
     std::map<Slot, std::vector<unsigned char>> kept;

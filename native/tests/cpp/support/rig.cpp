@@ -16,7 +16,8 @@ std::string possible(const std::string& store) {
 
 }  // namespace
 
-Rig::Rig(const Kind& kind, const PoolOptions& options, std::size_t capacity, std::size_t granularity) {
+Rig::Rig(const Kind& kind, const PoolOptions& options, std::size_t capacity, std::size_t granularity, Clock* clock) {
+    steering->clock = clock;
     DriverOptions wanted;
     wanted.capacity = capacity;
     if (kind.driver != std::string("host")) {

@@ -51,9 +51,9 @@ struct Written {
 
 class Rig {
    public:
-    // `granularity` is the fakes'; 0 leaves the real one.
+    // `granularity` is the fakes'; 0 leaves the real one. `clock` stands in for the driver's.
     explicit Rig(const Kind& kind, const PoolOptions& options = small_pool(), std::size_t capacity = 256 * MiB,
-                 std::size_t granularity = 0);
+                 std::size_t granularity = 0, Clock* clock = nullptr);
     ~Rig();
     Rig(const Rig&) = delete;
     Rig& operator=(const Rig&) = delete;

@@ -35,6 +35,9 @@ class Steering {
         }
     }
 
+    // In place of the real one's, set before the driver is used.
+    Clock* clock = nullptr;
+
     // What the host says it has left, at most.
     std::atomic<std::size_t> host_available{unlimited};
 
@@ -94,6 +97,11 @@ class SteeredDriver final : public Driver {
     }
     void synchronize(Stream stream) override { steered("synchronize").synchronize(stream); }
     void synchronize_device() override { steered("synchronize_device").synchronize_device(); }
+    bool can_pull() noexcept override { return real_->can_pull(); }
+    void pull(Address to, const void* from, std::size_t bytes, Stream stream) override {
+        steered("pull").pull(to, from, bytes, stream);
+    }
+    bool idle(Stream stream) override { return steered("idle").idle(stream); }
     HostMemory& host() override { return host_; }
     bool can_pin() noexcept override { return real_->can_pin(); }
     void pin(void* address, std::size_t bytes) override { steered("pin").pin(address, bytes); }
@@ -105,7 +113,7 @@ class SteeredDriver final : public Driver {
     void digest(std::span<const Range> ranges, std::span<std::uint64_t> out, Stream stream) override {
         steered("digest").digest(ranges, out, stream);
     }
-    Clock& clock() override { return real_->clock(); }
+    Clock& clock() override { return steering_->clock != nullptr ? *steering_->clock : real_->clock(); }
 
    private:
     Driver& steered(std::string_view call) {

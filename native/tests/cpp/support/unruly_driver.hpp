@@ -4,7 +4,8 @@
 // memory must be pinned, and a copy must lie within one registration, unless `pageable` is set. Broken rules are
 // counted. fail("pin", n) makes the n-th call of that name from now on fail, and `times - 1` after it.
 //
-// With `timed` set it also keeps time: a virtual clock per thread, and one per stream.
+// With `timed` set it also keeps time: a virtual clock per thread, and one per stream. With `pulls` it can pull as
+// well; then copies to the device have one engine, which stands still until `clears_until`, and pulls another.
 #pragma once
 
 #include <algorithm>
@@ -181,11 +182,32 @@ class UnrulyDriver final : public Driver {
     }
     void copy_to_device(Address to, const void* from, std::size_t bytes, Stream stream) override {
         check("copy_to_device");
-        queue(from, bytes, stream, [=, this] { inner_->copy_to_device(to, from, bytes, stream); });
+        queue(from, bytes, stream, [=, this] { inner_->copy_to_device(to, from, bytes, stream); }, &engine_);
+    }
+    bool can_pull() noexcept override { return pulls; }
+    void pull(Address to, const void* from, std::size_t bytes, Stream stream) override {
+        check("pull");
+        queue(from, bytes, stream, [=, this] { inner_->copy_to_device(to, from, bytes, stream); }, &processors_);
+    }
+    bool idle(Stream stream) override {
+        check("idle");
+        std::vector<std::function<void()>> work;
+        {
+            const std::lock_guard lock(mutex_);
+            Queue& queue = streams_.at(stream);
+            if (queue.free_at > VirtualClock::time()) {
+                return false;
+            }
+            work.swap(queue.work);
+        }
+        for (const auto& copy : work) {
+            copy();
+        }
+        return true;
     }
     void copy_to_host(void* to, Address from, std::size_t bytes, Stream stream) override {
         check("copy_to_host");
-        queue(to, bytes, stream, [=, this] { inner_->copy_to_host(to, from, bytes, stream); });
+        queue(to, bytes, stream, [=, this] { inner_->copy_to_host(to, from, bytes, stream); }, nullptr);
     }
     // Runs what is queued even when the call itself is to fail, as a device would.
     void synchronize(Stream stream) override {
@@ -265,6 +287,10 @@ class UnrulyDriver final : public Driver {
         std::vector<std::function<void()>> work;
         double free_at = 0;
     };
+    // What copies to the device, one after the other.
+    struct Mover {
+        double free_at = 0;
+    };
 
     void check(const std::string& call) {
         if (faults.hit(call)) {
@@ -272,7 +298,7 @@ class UnrulyDriver final : public Driver {
         }
     }
 
-    void queue(const void* host, std::size_t bytes, Stream stream, std::function<void()> copy) {
+    void queue(const void* host, std::size_t bytes, Stream stream, std::function<void()> copy, Mover* mover) {
         const std::lock_guard lock(mutex_);
         if (!pageable && !within_one_registration(host, bytes)) {
             ++violations;
@@ -280,6 +306,12 @@ class UnrulyDriver final : public Driver {
         }
         Queue& queue = streams_.at(stream);
         queue.free_at = std::max(queue.free_at, VirtualClock::time()) + copy_seconds;
+        if (pulls && mover != nullptr) {
+            const bool engine = mover == &engine_;
+            const double begin = std::max({queue.free_at, mover->free_at, engine ? clears_until : 0.0});
+            queue.free_at = begin + static_cast<double>(bytes) / (engine ? engine_rate : pull_rate);
+            mover->free_at = queue.free_at;
+        }
         queue.work.push_back(std::move(copy));
     }
 
@@ -299,12 +331,17 @@ class UnrulyDriver final : public Driver {
     std::mutex mutex_;
     std::map<Stream, Queue> streams_;
     std::map<void*, std::size_t> pinned_;
+    Mover engine_, processors_;
 
    public:
     const bool pageable;
     bool pins = true;
     bool timed = false;
     double copy_seconds = 0;  // each copy takes
+    bool pulls = false;
+    double engine_rate = 1e9;  // bytes per second, of copies to the device where it pulls
+    double pull_rate = 0.9e9;
+    double clears_until = 0;  // of the virtual clock
     std::atomic<unsigned> violations = 0;
     std::atomic<unsigned> low_streams = 0;
 };
