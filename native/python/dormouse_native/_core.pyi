@@ -32,6 +32,9 @@ class StoreStats:
     @property
     def pinned(self) -> int:
         """Of `committed`, and all buffers of the ring, which are not part of it."""
+    @property
+    def pulls(self) -> bool:
+        """Whether a wake may be copied by the device's processors while the device clears memory."""
 
 class Transition:
     """One finished sleep, wake or discard. One that had nothing to move has no phases, and is nobody's `last`."""
@@ -47,6 +50,9 @@ class Transition:
     @property
     def copied_bytes(self) -> int:
         """To the host in a sleep or discard, to the device in a wake."""
+    @property
+    def pulled_bytes(self) -> int:
+        """Of a wake's `copied_bytes`: by the device's processors, since its copy engine stood still; 0 at rest."""
     @property
     def clean_bytes(self) -> int:
         """Not copied: the device's digest agreed with the backup."""
@@ -123,7 +129,7 @@ class Stats:
     def driver(self) -> str: ...
     @property
     def version(self) -> str:
-        """Of the device's library; with the driver cuda also why there are no digests, where there are none."""
+        """Of the device's library; with the driver cuda also why there are no digests or no pulls, if so."""
     @property
     def uuid(self) -> str:
         """As NVML prints it; empty with every driver but cuda."""

@@ -48,12 +48,15 @@ Retain retain_from(const std::string& word) {
 }
 
 void construct(Handle* self, const std::string& driver, int device, const std::string& library, std::size_t capacity,
-               const std::string& store, unsigned threads, std::size_t ring_buffer, bool check_host_memory,
+               const std::string& store, unsigned threads, std::size_t ring_buffer, bool check_host_memory, bool pull,
                const std::string& retain, std::size_t chunk_bytes, std::size_t keep_up_to, unsigned memory_retries,
                double retry_seconds) {
     PoolOptions options;
-    options.store = {
-        .kind = store, .threads = threads, .ring_buffer = ring_buffer, .check_host_memory = check_host_memory};
+    options.store = {.kind = store,
+                     .threads = threads,
+                     .ring_buffer = ring_buffer,
+                     .check_host_memory = check_host_memory,
+                     .pull = pull};
     options.retain = retain_from(retain);
     options.chunk_bytes = chunk_bytes;
     options.keep_up_to = keep_up_to;
@@ -75,8 +78,9 @@ void bind_pool(nb::module_& module) {
         .def("__init__", construct, "driver"_a = "cuda", "device"_a = 0, nb::kw_only(), "library"_a = "",
              "capacity"_a = 0, "store"_a = pool.store.kind, "threads"_a = pool.store.threads,
              "ring_buffer"_a = pool.store.ring_buffer, "check_host_memory"_a = pool.store.check_host_memory,
-             "retain"_a = "keep", "chunk_bytes"_a = pool.chunk_bytes, "keep_up_to"_a = pool.keep_up_to,
-             "memory_retries"_a = pool.memory_retries, "retry_seconds"_a = pool.retry_seconds, WithoutGil())
+             "pull"_a = pool.store.pull, "retain"_a = "keep", "chunk_bytes"_a = pool.chunk_bytes,
+             "keep_up_to"_a = pool.keep_up_to, "memory_retries"_a = pool.memory_retries,
+             "retry_seconds"_a = pool.retry_seconds, WithoutGil())
         .def_prop_ro("device", &Handle::device)
         .def_prop_ro("driver", [](Handle& self) { return std::string(self.pool().driver().name()); })
         .def(

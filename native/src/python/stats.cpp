@@ -22,13 +22,15 @@ void bind_stats(nb::module_& module) {
         .def_ro("reason", &StoreStats::reason)
         .def_ro("reserved", &StoreStats::reserved)
         .def_ro("committed", &StoreStats::committed)
-        .def_ro("pinned", &StoreStats::pinned);
+        .def_ro("pinned", &StoreStats::pinned)
+        .def_ro("pulls", &StoreStats::pulls);
 
     nb::class_<Transition>(module, "Transition")
         .def_ro("kind", &Transition::kind)
         .def_ro("seconds", &Transition::seconds)
         .def_ro("phases", &Transition::phases)
         .def_ro("copied_bytes", &Transition::copied_bytes)
+        .def_ro("pulled_bytes", &Transition::pulled_bytes)
         .def_ro("clean_bytes", &Transition::clean_bytes)
         .def_ro("mismatched_bytes", &Transition::mismatched_bytes)
         .def_ro("error", &Transition::error);

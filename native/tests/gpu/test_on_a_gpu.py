@@ -220,6 +220,30 @@ def test_a_wake_without_room_leaves_everything_asleep_and_works_when_there_is_ro
     assert rig.same(weights, content)
 
 
+@pytest.mark.parametrize("pull", [True, False])
+def test_a_wake_that_begins_while_released_memory_is_cleared_has_all_its_bytes(
+    rig: Rig, capsys: pytest.CaptureFixture[str], *, pull: bool
+) -> None:
+    pool = rig.pool(store="registered", pull=pull)
+    assert pool.stats().store.pulls is pull, pool.stats().version
+    weights = [rig.tensor(pool, GIB, "weights") for _ in range(3)]
+    rig.tensor(pool, 5 * GIB, "kv_cache")
+    contents = [rig.fill(tensor, fresh_seed() + i) for i, tensor in enumerate(weights)]
+    pool.sleep(1)
+    pool.wake()
+    for _ in range(3):
+        slept = pool.sleep(1)
+        assert slept.copied_bytes == 0, "the whole release comes at once"
+        awake = pool.wake()
+        assert all(map(rig.same, weights, contents))
+        assert awake.copied_bytes == 3 * GIB
+        assert awake.pulled_bytes <= (3 * GIB if pull else 0)
+        with capsys.disabled():
+            print(
+                f"\n{awake.pulled_bytes / MIB:.0f} of {3 * 1024} MiB pulled, {awake.seconds:.4f} s", end=" "
+            )
+
+
 def test_torch_frees_segments_while_they_sleep_and_while_they_are_awake(rig: Rig, installed: Pool) -> None:
     for sleeping in (False, True):
         with native_torch.memory_pool("adapter"):

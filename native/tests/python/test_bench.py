@@ -89,7 +89,7 @@ def test_the_local_summary_divides_stock_by_ours() -> None:
     ours = record_of("ours", first_sleep=[1.0], later_sleep=[0.5, 0.1, 0.2], wake=[2.0])
     stock = record_of("stock", first_sleep=[3.0], later_sleep=[1.0], wake=[1.0])
     sim = record_of("sim", first_sleep=[1.5], later_sleep=[0.05], wake=[1.19])
-    assert local_summary(ours, stock, sim) == {
+    assert local_summary({"ours": ours, "stock": stock, "sim": sim}) == {
         "later_sleep_x": 5.0,
         "first_sleep_x": 3.0,
         "wake_x": 0.5,
@@ -112,6 +112,21 @@ def test_the_gpu_summary_holds_ours_beside_each_rival_and_the_link() -> None:
     assert summary_["ours-ring_wake_of_link"] == 0.96
     assert summary_["link_seconds"] == {"to_device": 1.2, "to_host": 1.1}
     assert summary_["cumem"] == {"first_sleep": 21.0, "wake": 2.5}
+
+
+@pytest.mark.parametrize(("pulls", "factor"), [(True, 1.25), (False, None)])
+def test_wakes_at_once_stand_beside_those_that_pull_nothing(*, pulls: bool, factor: float | None) -> None:
+    ours = record_of("ours-registered", wake_at_once=[0.8], wake_at_once_unpulled=[1.0, 2.0, 0.5])
+    ours.fact("store", {"pulls": pulls})
+    ours.fact("pulled_gib_of_a_wake_at_once", 7.5)
+    assert local_summary({"ours-registered": ours})["ours-registered_pulls"] == {
+        "wake_at_once": 0.8,
+        "wake_at_once_unpulled": 1.0,
+        "x": factor,
+        "pulled_gib": 7.5,
+    }
+    records = {"ours-ring": record_of("ours-ring", wake_at_once=[1.0])}
+    assert not local_summary(records), "a ring has nothing to compare"
 
 
 def test_a_failed_section_is_written_and_the_next_one_runs(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from dormouse_native.bench.plain import PlainRig
 from dormouse_native.bench.report import Report, gpu_summary, local_summary
 from dormouse_native.bench.shapes import GIB, SHAPES, Shape, rounded_bytes
 from dormouse_native.bench.subjects import StoreKind, Subject
+from dormouse_native.bench.unpulled import measure_unpulled
 
 Word = TypeVar("Word", bound=str)
 
@@ -41,13 +42,13 @@ def _on_this_machine(report: Report, asked: argparse.Namespace, plan: Plan) -> d
         setting = Setting(PlainRig(virtual=False), SHAPES["tiny"], Plan(asked.repeats, 0.0), "plain")
         for store in asked.stores:
             _ours(report, "host", store, setting)
+            _unpulled(report, "host", store, setting)
         report.section(
             "ours", lambda ours: in_turn(shape, asked.stores[0], plan, ours, _beside(report, "stock"))
         )
     if "sim" in asked.drivers:
         report.section("sim", lambda record: simulated(plan, record))
-    records = report.records
-    return local_summary(records.get("ours"), records.get("stock"), records.get("sim"))
+    return local_summary(report.records)
 
 
 def _on_gpu(report: Report, asked: argparse.Namespace, plan: Plan) -> dict[str, Any]:
@@ -68,6 +69,8 @@ def _on_gpu(report: Report, asked: argparse.Namespace, plan: Plan) -> dict[str, 
         setting = Setting(rig, shape, plan, "cuda", brief=number > 0)
         _ours(report, "cuda", store, setting, asked.device)
         rig.tidy(report.records[f"ours-{store}"])
+        if _unpulled(report, "cuda", store, setting, asked.device):
+            rig.tidy(report.records[f"ours-{store}"])
     makers: dict[str, Callable[[], Subject]] = {
         "cumem": lambda: rivals.CuMem(rig, shape),
         "tms": lambda: rivals.MemorySaver(rig, shape),
@@ -79,11 +82,33 @@ def _on_gpu(report: Report, asked: argparse.Namespace, plan: Plan) -> dict[str, 
 
 
 def _ours(report: Report, driver: str, store: StoreKind, setting: Setting, device: int = 0) -> None:
-    def open_it() -> Pool:
-        _need_host_memory(setting.shape.weights_bytes)
-        return Pool(driver, device, store=store, keep_up_to=setting.shape.keep_up_to)
+    report.section(
+        f"ours-{store}",
+        lambda record: measure_ours(lambda: _open(driver, device, store, setting), setting, record),
+    )
 
-    report.section(f"ours-{store}", lambda record: measure_ours(open_it, setting, record))
+
+def _unpulled(report: Report, driver: str, store: StoreKind, setting: Setting, device: int = 0) -> bool:
+    """Whether there is something to compare: a ring is never pulled, and what failed has no wakes."""
+    name = f"ours-{store}"
+    if store != "registered" or name in report.failures:
+        return False
+    report.section(
+        name,
+        lambda record: measure_unpulled(
+            lambda: _open(driver, device, store, setting, pull=False),
+            setting.rig,
+            setting.shape,
+            setting.plan,
+            record,
+        ),
+    )
+    return True
+
+
+def _open(driver: str, device: int, store: StoreKind, setting: Setting, *, pull: bool = True) -> Pool:
+    _need_host_memory(setting.shape.weights_bytes)
+    return Pool(driver, device, store=store, keep_up_to=setting.shape.keep_up_to, pull=pull)
 
 
 def _rival(make: Callable[[], Subject], shape: Shape, plan: Plan, record: Record) -> None:

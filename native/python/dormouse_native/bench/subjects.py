@@ -62,6 +62,7 @@ def account(transition: Transition) -> dict[str, Any]:
         "own_seconds": transition.seconds,
         "phases": {name: round(seconds, 6) for name, seconds in transition.phases},
         "copied": transition.copied_bytes,
+        "pulled": transition.pulled_bytes,
         "clean": transition.clean_bytes,
         "mismatched": transition.mismatched_bytes,
     }
