@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PROBES: Final = ("/health", "/metrics", "/v1/models")
 DEV_CALLS: Final = ("/sleep?level=1", "/wake_up", "/collective_rpc")
 HELD: Final = 4
+BEFORE: Final = 8
+"""Tokens that a stream has said, at least, when a sleep keeps it."""
 _DRAIN: Final = "X-Dormouse-Drain-Seconds"
 _IDLE: Final = "X-Dormouse-Min-Idle-Seconds"
 _OPERATION: Final = "X-Dormouse-Operation"
@@ -238,16 +240,31 @@ class Checks:
         self.record.fact(abort={"sleep_call_seconds": seconds, "tokens": len(cut.tokens)})
 
     async def a_sleep_that_keeps(self) -> None:
-        """Put it to sleep with `mode=keep`: the stream goes on after the wake; whether right is vLLM's business."""
-        stream = await self._stream()
+        """Put it to sleep with `mode=keep`: the stream goes on right after the wake, or the sleep is refused.
+
+        Right is what a new request says that brings the tokens so far: both compute them in one go. An undisturbed
+        stream computed them one by one, which rounds otherwise, and random weights come close to ties; whether it says
+        the same is told and not claimed.
+        """
+        got: list[int] = []
+        stream = await self._stream(got)
+        await waiting.report_when(self.engine, lambda _: len(got) >= BEFORE or stream.done())
         slept = await self.engine.say("/sleep?level=1&mode=keep")
+        if slept.status_code != 200:
+            self._claim("a sleep that can't keep is refused", _code(slept) == (409, "keep_unsafe"))
+            self._claim("the stream that was not kept is right", (await stream).tokens == self._long)
+            return
         await asyncio.sleep(0.3)
-        self._claim("a kept stream waits while asleep", slept.status_code == 200 and not stream.done())
+        before = len(got)
+        await asyncio.sleep(0.3)
+        self._claim("a kept stream waits while asleep", not stream.done() and len(got) == before)
         await self._wake()
         kept = await stream
-        self.record.fact(
-            keep={"error": kept.error, "equal": kept.tokens == self._long, "tokens": len(kept.tokens)}
-        )
+        rest = await self.engine.ask([*self._prompts[0], *kept.tokens[:before]], self.long_tokens - before)
+        self._claim("a kept stream is whole", kept.error == rest.error == "")
+        self._claim("what came before the sleep was right", kept.tokens[:before] == self._long[:before])
+        self._claim("a kept stream goes on right after the wake", kept.tokens[before:] == rest.tokens)
+        self.record.fact(keep={"undisturbed": kept.tokens == self._long, "tokens_before": before})
 
     async def one_operation_runs_once(self) -> None:
         """Say the same id again: answered the same, and nothing runs."""
@@ -297,8 +314,8 @@ class Checks:
             raise RuntimeError(f"it did not wake: {answer.status_code} {answer.text[:500]}")
         return seconds
 
-    async def _stream(self) -> asyncio.Task[Answer]:
-        stream = asyncio.create_task(self.engine.ask(self._prompts[0], self.long_tokens))
+    async def _stream(self, got: list[int] | None = None) -> asyncio.Task[Answer]:
+        stream = asyncio.create_task(self.engine.ask(self._prompts[0], self.long_tokens, got))
         await waiting.report_when(self.engine, lambda report: report["in_flight"] == 1)
         return stream
 

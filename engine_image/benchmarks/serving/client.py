@@ -55,8 +55,11 @@ class Engine:
         async with httpx.AsyncClient(base_url=url, timeout=patience, limits=_LIMITS, trust_env=False) as http:
             yield cls(http, name, token)
 
-    async def ask(self, prompt: Sequence[int], tokens: int) -> Answer:
-        """Stream a greedy completion of exactly `tokens` tokens; what goes wrong stands in the answer."""
+    async def ask(self, prompt: Sequence[int], tokens: int, got: list[int] | None = None) -> Answer:
+        """Stream a greedy completion of exactly `tokens` tokens; what goes wrong stands in the answer.
+
+        Tokens are put into `got` as they come.
+        """
         body = {
             "model": self.name,
             "prompt": list(prompt),
@@ -66,7 +69,7 @@ class Engine:
             "stream": True,
             "return_token_ids": True,
         }
-        got: list[int] = []
+        got = [] if got is None else got
         first: float | None = None
         begun = time.perf_counter()
         error = "the stream ended early"

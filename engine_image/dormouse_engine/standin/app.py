@@ -103,9 +103,10 @@ async def collective_rpc(engine: Engine, request: Request) -> Response:
     return JSONResponse({"results": [result]})
 
 
-async def reset_prefix_cache(engine: Engine, _: Request) -> Response:
-    """POST /reset_prefix_cache."""
-    success = await engine.core.reset_prefix_cache()
+async def reset_prefix_cache(engine: Engine, request: Request) -> Response:
+    """POST /reset_prefix_cache?reset_running_requests=."""
+    preempt = request.query_params.get("reset_running_requests", "").lower() in ("true", "1", "on", "yes")
+    success = await engine.core.reset_prefix_cache(preempt=preempt)
     return Response() if engine.options.version < (0, 32) else JSONResponse({"success": success})
 
 

@@ -115,9 +115,15 @@ class Core:
         """Run a worker method by name; raises what it raises, AttributeError for an unknown one."""
         return await self._background(self._serially(lambda: self._rpc(method, args, kwargs)))
 
-    async def reset_prefix_cache(self) -> bool:
-        """Succeed unless a request holds blocks."""
-        return await self._background(self._serially(lambda: _now(self.scheduler.stats_running == 0)))
+    async def reset_prefix_cache(self, *, preempt: bool) -> bool:
+        """Succeed unless a request holds blocks, which `preempt` takes from them."""
+
+        async def reset() -> bool:
+            if preempt:
+                self.scheduler.preempt()
+            return preempt or self.scheduler.stats_running == 0
+
+        return await self._background(self._serially(reset))
 
     async def generate(self, prompt: bytes, max_tokens: int) -> AsyncGenerator[int]:
         """Yield output bytes until the model ends the text or the limit is reached; raises Aborted."""
@@ -134,6 +140,9 @@ class Core:
                     raise Aborted
                 self._touch("weights", "kv_cache")
                 self._check()
+                if ticket.preempted:
+                    ticket.preempted = False
+                    executor.weights.preempt(sequence)
                 token = executor.weights.next_token(sequence, cached="kv_cache" in executor.resident)
                 if token == END:
                     break
@@ -192,6 +201,8 @@ class Core:
 
         async def executor() -> None:
             if level >= 1:
+                # Its KV cache goes, and what is kept must not go on from it.
+                self.scheduler.preempt()
                 await self._transition(lambda: self.executor.sleep(level))
 
         async def both() -> None:

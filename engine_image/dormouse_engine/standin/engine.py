@@ -79,6 +79,7 @@ class Engine:
         """Answer `/metrics`: request counters are those of the scheduler's last step."""
         self.metrics.running = self.core.scheduler.stats_running
         self.metrics.waiting = self.core.scheduler.stats_waiting
+        self.metrics.counters["num_preemptions"] = self.core.scheduler.preemptions
         return self.metrics.text()
 
     @contextmanager

@@ -72,6 +72,9 @@ class PaperWeights:
         """Hash the prompt."""
         return PaperSequence(zlib.crc32(prompt))
 
+    def preempt(self, sequence: PaperSequence) -> None:
+        """Do nothing: a hash is all that there is of it."""
+
     def next_token(self, sequence: PaperSequence, *, cached: bool) -> int:
         """Hash on; END without content, another text without a KV cache."""
         if self._content is None:

@@ -26,11 +26,13 @@ class PauseState(enum.Enum):
 class Ticket:
     """One request's place in the scheduler."""
 
-    __slots__ = ("aborted", "go")
+    __slots__ = ("aborted", "go", "preempted")
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
         self.aborted = False
+        self.preempted = False
+        """It gave up its blocks of the KV cache: whoever computes for it must begin again, and unset this."""
 
 
 class Scheduler:
@@ -40,6 +42,7 @@ class Scheduler:
         self.pause_state = PauseState.UNPAUSED
         self.stats_running = 0
         self.stats_waiting = 0
+        self.preemptions = 0
         self._max_running = max_running
         self._waiting: deque[Ticket] = deque()
         # A dict for its order: frozen requests go on in the order in which they began.
@@ -83,6 +86,16 @@ class Scheduler:
             self._running.clear()
             self._waiting.clear()
             self._count()
+        self._schedule()
+
+    def preempt(self) -> None:
+        """Take the KV cache from all that run; they are the next to run again, in their order."""
+        for ticket in reversed(self._running):
+            ticket.preempted = True
+            ticket.go.clear()
+            self._waiting.appendleft(ticket)
+        self.preemptions += len(self._running)
+        self._running.clear()
         self._schedule()
 
     def resume(self) -> None:

@@ -37,7 +37,10 @@ PARAMETER_BYTES = 4 * sum(int(np.prod(shape)) for shape in _SHAPES.values())
 
 @dataclass(slots=True)
 class Sequence:
-    """One request's tokens, keys and values; `epoch` says of which life of the KV cache they are."""
+    """One request's tokens, keys and values; `epoch` says of which life of the KV cache they are.
+
+    `done` is of how many tokens there are keys and values.
+    """
 
     tokens: list[int]
     epoch: int = -1
@@ -92,7 +95,7 @@ class TransformerWeights:
         self._weights.restore()
 
     def drop_kv_cache(self) -> None:
-        """Give the KV ballast's pages back; sequences that lived through it are computed again."""
+        """Give the KV ballast's pages back; sequences that live through it without being preempted go on from zeros."""
         self._kv_cache.drop()
         self._epoch += 1
 
@@ -123,12 +126,17 @@ class TransformerWeights:
         """Start with a byte that depends on the whole prompt: attention reaches only `WINDOW` bytes back."""
         return Sequence([zlib.crc32(prompt) & 0xFF, *prompt[-WINDOW:]])
 
+    def preempt(self, sequence: Sequence) -> None:
+        """Forget its keys and values."""
+        sequence.done = 0
+
     def next_token(self, sequence: Sequence, *, cached: bool) -> int:
         """Run the tokens that have no keys and values yet; returns an output byte or END."""
-        if sequence.epoch != self._epoch:
-            sequence.epoch, sequence.done = self._epoch, 0
-            sequence.keys = [np.zeros((0, WIDTH), np.float32) for _ in range(LAYERS)]
-            sequence.values = [np.zeros((0, WIDTH), np.float32) for _ in range(LAYERS)]
+        if sequence.epoch != self._epoch or not sequence.done:
+            # Of another life of the KV cache: what was there reads as zeros.
+            sequence.epoch = self._epoch
+            sequence.keys = [np.zeros((sequence.done, WIDTH), np.float32) for _ in range(LAYERS)]
+            sequence.values = [np.zeros((sequence.done, WIDTH), np.float32) for _ in range(LAYERS)]
         fresh = np.array(sequence.tokens[sequence.done :])
         state = self._parameters["embed"][fresh] + _positions(sequence.done, len(fresh))
         for layer in range(LAYERS):

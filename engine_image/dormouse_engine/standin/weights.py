@@ -59,6 +59,10 @@ class Weights(Protocol):
         """Open a sequence; the returned state is passed to `next_token`."""
         ...
 
+    def preempt(self, sequence: Any) -> None:
+        """Forget what was computed of a sequence: it is computed again from its tokens."""
+        ...
+
     def next_token(self, sequence: Any, *, cached: bool) -> int:
         """Choose the next token greedily and append it; garbage when the KV cache isn't there (`cached`)."""
         ...

@@ -150,6 +150,7 @@ async def test_wait_lets_the_request_end_before_the_sleep(engine: Target) -> Non
 
 async def test_keep_freezes_a_request_and_completes_it_after_the_wake(engine: Target) -> None:
     whole = _choice(await engine.long())["text"]
+    before = await engine.metric("num_preemptions_total")
     running = await _in_flight(engine)
     await engine.post("/sleep", level=1, mode="keep")
     assert await engine.sleeping()
@@ -157,6 +158,8 @@ async def test_keep_freezes_a_request_and_completes_it_after_the_wake(engine: Ta
     await engine.post("/wake_up")
     choice = _choice(await running)
     assert (choice["finish_reason"], choice["text"]) == ("length", whole)
+    # Its KV cache went with the sleep, so it gave up what it had computed.
+    assert await engine.metric("num_preemptions_total") == before + 1
 
 
 async def test_a_sleep_is_carried_out_after_its_caller_gave_up(engine: Target) -> None:

@@ -12,12 +12,13 @@ from dormouse_engine.standin.engine import Engine
 from dormouse_engine.standin.faults import Fault
 from dormouse_engine.standin.options import Options
 from dormouse_engine.standin.paper import PaperWeights
+from dormouse_engine.standin.transformer import TransformerWeights
 
 
-async def _engine(options: Options | None = None) -> Engine:
+async def _engine(options: Options | None = None, *, real: bool = False) -> Engine:
     engine = Engine(
         options or Options(),
-        PaperWeights("acorn", 0),
+        TransformerWeights("acorn", 0) if real else PaperWeights("acorn", 0),
         DeviceSet([]),
         on_dead=lambda: None,
         die=lambda _: None,
@@ -68,6 +69,26 @@ async def test_a_queued_request_runs_after_the_wake_and_queued_ones_keep_their_o
     await engine.wake_up(None)
     assert await asyncio.gather(*asked) == [right] * 5
     assert order == [0, 1, 2, 3, 4]
+
+
+async def test_a_reset_takes_the_kv_cache_from_what_runs_and_its_text_stays_right() -> None:
+    engine = await _engine(Options(token_seconds=0.005), real=True)
+    right = await _text(engine, 40)
+    running = asyncio.create_task(_text(engine, 40))
+    await asyncio.sleep(0.05)
+    assert not await engine.core.reset_prefix_cache(preempt=False)
+    assert await engine.core.reset_prefix_cache(preempt=True)
+    assert engine.core.scheduler.preemptions == 1
+    assert await running == right
+
+
+async def test_what_loses_its_kv_cache_and_is_not_preempted_goes_on_wrong() -> None:
+    engine = await _engine(Options(token_seconds=0.005), real=True)
+    right = await _text(engine, 40)
+    running = asyncio.create_task(_text(engine, 40))
+    await asyncio.sleep(0.05)
+    engine.core.executor.weights.drop_kv_cache()
+    assert await running != right
 
 
 async def test_a_dead_core_fails_what_waits_and_what_comes() -> None:
