@@ -38,7 +38,7 @@ from dormouse_engine.guard.probe import Probe
 from dormouse_engine.guard.report import Reporter
 from dormouse_engine.guard.rest import Rest
 from dormouse_engine.guard.revision import Revision
-from dormouse_engine.guard.servers import more_servers, workers
+from dormouse_engine.guard.servers import kv_connector, more_servers, workers
 from dormouse_engine.guard.settings import Settings, SettingsError
 from dormouse_engine.guard.stage import Stage
 from dormouse_engine.guard.stopping import StopSignals
@@ -139,6 +139,7 @@ class Guard:
             await send({"type": "lifespan.startup.failed", "message": self._refusal})
             return
         self._transitions.expect_workers(workers(scope.get("app")))
+        self._transitions.connector = kv_connector(scope.get("app"))
 
         async def watched_receive() -> Message:
             message = await receive()

@@ -18,11 +18,28 @@ _ONLY_WHEN_WHOLE: Final = (0, 32)
 """From this version on a wake of some tags leaves the scheduler paused; the ones before resume it with any wake."""
 _COMPUTES_AGAIN: Final = (0, 23)
 """From this version on a sleep preempts what it keeps; the ones before were not looked at."""
+_SURVIVES: Final = (0, 32)
+"""From this version on a sleep fails, and nothing else does, where blocks of a request can't be taken from it."""
 
 
 def loses_kept(version: str | None) -> bool:
     """Whether requests kept through a sleep would go on from a KV cache that is gone; unknown counts as old."""
     return _before(version, _COMPUTES_AGAIN)
+
+
+def why_not_kept(version: str | None, connector: str) -> str:
+    """Say why a sleep must not keep requests in flight; "" where it may.
+
+    `connector` names what moves KV cache to and from other places; "" for nothing. It may hold blocks of a request that
+    runs no more, or waits for them; vLLM then can't preempt it.
+    """
+    if loses_kept(version):
+        return (
+            f"{name_of(version)} is not known to compute them again after a sleep, which drops their KV cache"
+        )
+    if connector and _before(version, _SURVIVES):
+        return f"{name_of(version)} would end where {connector} is moving their KV cache"
+    return ""
 
 
 def why_not(facts: Facts, tags: tuple[str, ...], version: str | None) -> str:

@@ -32,11 +32,20 @@ def workers(app: Any) -> int | None:
     return count if isinstance(count, int) and count > 0 else None
 
 
+def kv_connector(app: Any) -> str:
+    """Name what moves the engine's KV cache to and from other places; "" where nothing does, or nothing tells."""
+    transfer = getattr(_config(app), "kv_transfer_config", None)
+    return str(getattr(transfer, "kv_connector", None) or "")
+
+
 def _count(app: Any) -> int | None:
     count = getattr(_parallel(app), "_api_process_count", None)
     return count if isinstance(count, int) else None
 
 
 def _parallel(app: Any) -> Any:
-    state = getattr(app, "state", None)
-    return getattr(getattr(state, "vllm_config", None), "parallel_config", None)
+    return getattr(_config(app), "parallel_config", None)
+
+
+def _config(app: Any) -> Any:
+    return getattr(getattr(app, "state", None), "vllm_config", None)

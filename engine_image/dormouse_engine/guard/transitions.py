@@ -16,7 +16,7 @@ from dormouse_engine.guard.calls import Call
 from dormouse_engine.guard.engine import Engine, Reading
 from dormouse_engine.guard.errors import Reply, error_reply, json_reply, refused
 from dormouse_engine.guard.meter import Meter
-from dormouse_engine.guard.queued import loses_kept, name_of, remedy, why_not
+from dormouse_engine.guard.queued import remedy, why_not, why_not_kept
 from dormouse_engine.guard.recovery import Recovery
 from dormouse_engine.guard.revision import Revision
 from dormouse_engine.guard.sending import Sender
@@ -46,6 +46,8 @@ class Transitions:
         self._revision = revision
         self._sender = Sender(engine, stage)
         self._recovery = Recovery(self._sender, stage, meter)
+        self.connector = ""
+        """What moves the engine's KV cache to and from other places; "" for nothing."""
 
     def expect_workers(self, count: int | None) -> None:
         """Believe what workers say of where memory is only when so many do; None is any number."""
@@ -70,17 +72,17 @@ class Transitions:
                 return json_reply({"status": "sleeping", "level": call.level})
             if facts.tier is Tier.AWAKE:
                 await self._refuse_unsafe(call.level)
-            lost = await self._would_be_lost(call)
+            unsafe = await self._why_not_kept(call)
             admission = stage.gate.admission
             if call.min_idle_seconds is not None:
                 idle = admission.idle_seconds(stage.clock())
                 if admission.in_flight or admission.held or idle < call.min_idle_seconds:
                     return self._not_idle(run, idle)
-            if lost and admission.in_flight:
+            if unsafe and admission.in_flight:
                 raise refused(
                     409,
                     "keep_unsafe",
-                    f"{admission.in_flight} requests are in flight, and {lost}: with mode=wait they end first, "
+                    f"{admission.in_flight} requests are in flight, and {unsafe}: with mode=wait they end first, "
                     "mode=abort ends them",
                 )
             # No await stands between the checks above and this: a request comes before all or after all.
@@ -237,16 +239,11 @@ class Transitions:
                 f"{remedy(facts, version)}",
             )
 
-    async def _would_be_lost(self, call: Call) -> str:
+    async def _why_not_kept(self, call: Call) -> str:
         """Say why requests in flight must not be kept through this sleep; "" where they may be."""
         if not call.keeps or call.level == 0:
             return ""
-        version = await self._engine.version()
-        if not loses_kept(version):
-            return ""
-        return (
-            f"{name_of(version)} is not known to compute them again after a sleep, which drops their KV cache"
-        )
+        return why_not_kept(await self._engine.version(), self.connector)
 
     async def _settle(self) -> None:
         """Open admission if the machine says so, then measure."""

@@ -105,6 +105,24 @@ async def test_a_request_that_comes_while_the_version_is_asked_for_counts(rig: "
     await asked[0].answer()
 
 
+@pytest.mark.parametrize(("dialect", "refused"), [("0.23", True), ("0.32", False)])
+async def test_nothing_is_kept_where_a_connector_could_end_the_engine(
+    make_rig: "Callable[..., Rig]", dialect: str, *, refused: bool
+) -> None:
+    rig = make_rig(FakeEngine(dialect=dialect))
+    rig.guard._transitions.connector = "NixlConnector"
+    rig.engine.blocked["kept"] = asyncio.Event()
+    kept = rig.client.ask("kept")
+    await ticks()
+    answer = await rig.client.sleep("level=1&mode=keep")
+    assert (answer.status, len(sleeps(rig))) == ((409, 0) if refused else (200, 1))
+    if refused:
+        assert answer.code == "keep_unsafe"
+        assert "NixlConnector" in answer.json["error"]["message"]
+    rig.engine.blocked["kept"].set()
+    await kept.answer()
+
+
 async def test_what_was_kept_behind_the_guards_back_is_not_woken_there(unproven: "Rig") -> None:
     rig = unproven
     rig.engine.blocked["kept"] = asyncio.Event()

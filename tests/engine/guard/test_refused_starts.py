@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dormouse_engine.guard import Guard
-from dormouse_engine.guard.servers import more_servers, workers
+from dormouse_engine.guard.servers import kv_connector, more_servers, workers
 from tests.engine.guard.client import Client
 
 if TYPE_CHECKING:
@@ -101,7 +101,14 @@ def test_how_many_workers_there_are_stands_in_the_configuration(told: Any, count
     assert workers(None) is None
 
 
-async def test_the_start_tells_the_guard_how_many_workers_its_engine_has() -> None:
+@pytest.mark.parametrize(("told", "name"), [("NixlConnector", "NixlConnector"), (None, "")])
+def test_what_moves_the_kv_cache_stands_in_the_configuration(told: Any, name: str) -> None:
+    config = types.SimpleNamespace(kv_transfer_config=types.SimpleNamespace(kv_connector=told))
+    assert kv_connector(types.SimpleNamespace(state=types.SimpleNamespace(vllm_config=config))) == name
+    assert kv_connector(None) == ""
+
+
+async def test_the_start_tells_the_guard_of_its_engines_workers_and_of_its_connector() -> None:
     async def app(_scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "lifespan.startup.complete"})
@@ -110,8 +117,11 @@ async def test_the_start_tells_the_guard_how_many_workers_its_engine_has() -> No
         return {"type": "lifespan.startup"}
 
     parallel = types.SimpleNamespace(world_size_across_dp=2, _api_process_count=1)
-    state = types.SimpleNamespace(vllm_config=types.SimpleNamespace(parallel_config=parallel))
+    transfer = types.SimpleNamespace(kv_connector="NixlConnector")
+    config = types.SimpleNamespace(parallel_config=parallel, kv_transfer_config=transfer)
+    state = types.SimpleNamespace(vllm_config=config)
     guard = Guard(app)
     await guard({"type": "lifespan", "app": types.SimpleNamespace(state=state)}, nothing, nothing)
     guard._signals.remove()
     assert guard._transitions._recovery.expected == 2
+    assert guard._transitions.connector == "NixlConnector"

@@ -6,7 +6,7 @@ again from their tokens. All of it happens between pause and sleep of the execut
 
 from __future__ import annotations
 
-from tests.engine.contract.rows import A23, LATER, V23, VLLM, Header, Row, Signature, Steps
+from tests.engine.contract.rows import A23, LATER, V23, VLLM, Exists, Header, Row, Signature, Steps
 
 CORE = "vllm.v1.engine.core"
 SCHEDULER = "vllm.v1.core.sched.scheduler"
@@ -158,6 +158,23 @@ ROWS: tuple[Row, ...] = (
             "self.block_tables.append_block_ids(req_index, new_req_data.block_ids, overwrite=True)",
         ),
         why="to the second runner a preempted request is a new one, with the tokens that it has so far",
+    ),
+    # ── where a connector may hold blocks ───────────────────────────────────────────────────────────────
+    Exists(
+        "vllm.config.vllm", "VllmConfig.kv_transfer_config", why="where the guard reads that there is one"
+    ),
+    Exists("vllm.config.kv_transfer", "KVTransferConfig.kv_connector", why="its name"),
+    Steps(
+        CORE,
+        "EngineCoreProc.run_engine_core",
+        (
+            "engine_core.run_busy_loop()",
+            "except Exception as e:",
+            "engine_core._send_engine_dead()",
+            "raise e",
+        ),
+        versions=(V23,),
+        why="a reset that fails when the pause is through fails in the loop itself: the engine ends",
     ),
     # ── where vLLM-Ascend does otherwise ────────────────────────────────────────────────────────────────
     Steps(
