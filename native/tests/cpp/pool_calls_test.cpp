@@ -71,7 +71,9 @@ TEST_P(CallsTest, AFreeWaitsForTheDeviceOnceIfItsMemoryIsMappedAndElseNotAtAll) 
 }
 
 TEST_P(CallsTest, AWakeMapsAheadOfItsCopiesAndWaitsOnceAtItsEnd) {
-    Rig rig(GetParam());
+    PoolOptions options = small_pool();
+    options.store.pull = false;
+    Rig rig(GetParam(), options);
     const Written weights = rig.write(10 * MiB, "weights");  // three chunks
     rig.write(6 * MiB, "kv_cache");                          // two, larger than what is kept
     rig->sleep(1);
@@ -94,6 +96,25 @@ TEST_P(CallsTest, AWakeMapsAheadOfItsCopiesAndWaitsOnceAtItsEnd) {
     }
     wanted.emplace_back("synchronize");
     EXPECT_EQ(calls, wanted);
+    EXPECT_TRUE(weights.intact());
+}
+
+TEST_P(CallsTest, AWakeThatMayBePulledWaitsForNothingBeforeItsEndEither) {
+    PoolOptions options = small_pool();
+    options.store.pull_pace.probe_bytes = MiB;
+    Rig rig(GetParam(), options);
+    const Written weights = rig.write(10 * MiB, "weights");
+    rig.write(6 * MiB, "kv_cache");
+    rig->sleep(1);
+    if (!rig->stats().store.pulls) {
+        GTEST_SKIP() << "nothing is pulled here";
+    }
+    const Calls calls = during(rig, [&] { rig->wake({}); });
+    const auto first = [&](const char* name) { return std::find(calls.begin(), calls.end(), name); };
+    const auto last = [&](const char* name) { return std::find(calls.rbegin(), calls.rend(), name).base(); };
+    EXPECT_LT(first("copy_to_device"), last("map")) << "memory is mapped while the first copies run";
+    EXPECT_LT(last("allow"), first("synchronize"));
+    EXPECT_LE(last("copy_to_device"), first("synchronize"));
     EXPECT_TRUE(weights.intact());
 }
 
