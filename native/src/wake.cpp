@@ -2,8 +2,8 @@
 //
 // One thread is enough: mapping a chunk takes microseconds and its copy milliseconds, so the calls for the next chunks
 // run while the first ones are still on their way, and memory without content (the KV cache) is mapped behind the last
-// copy that was queued. Nothing waits before finish(); copies that wait for their turn get it between two chunks. Any
-// failure gives back what this wake took; backups are only read, so they are as good as before.
+// copy that was queued. Nothing waits before finish() but for copies that wait for their turn. Any failure gives back
+// what this wake took; backups are only read, so they are as good as before.
 #include "dormouse/error.hpp"
 #include "transition.hpp"
 
@@ -74,11 +74,14 @@ void bring_all(const Parts& parts, const Table::Move& move, Patience& patience, 
             }
         }
     }
+    // A device that clears memory makes whoever takes more wait for that, and copies that wait for their turn here
+    // would wait with it. At rest none do.
+    watch.phase("hand_over");
+    transfer->hand_over();
     watch.phase("map");
     for (const SegmentPtr& segment : move.segments()) {
         for (Chunk& chunk : segment->chunks) {
             bring(parts, *segment, chunk, patience);
-            transfer->advance();
         }
     }
     watch.phase("copy");

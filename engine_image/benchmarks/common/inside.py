@@ -116,6 +116,7 @@ def transition(_worker: Any) -> dict[str, Any] | None:
         "seconds": last.seconds,
         "phases": dict(last.phases),
         "copied": last.copied_bytes,
+        "pulled": last.pulled_bytes,
         "clean": last.clean_bytes,
         "mismatched": last.mismatched_bytes,
         "error": last.error,

@@ -89,6 +89,8 @@ class TransitionFacts:
     """Bytes that a sleep need not copy."""
     mismatched: int
     """Bytes copied again, for the backup was thought valid and was not."""
+    pulled: int = 0
+    """Of the copied ones, those that the device's processors took, for its copy engine was clearing memory."""
     error: str = ""
 
 

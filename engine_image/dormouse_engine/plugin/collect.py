@@ -96,5 +96,6 @@ def _transition(last: Transition) -> TransitionFacts:
         copied=last.copied_bytes,
         clean=last.clean_bytes,
         mismatched=last.mismatched_bytes,
+        pulled=last.pulled_bytes,
         error=last.error,
     )

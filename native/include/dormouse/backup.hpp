@@ -31,14 +31,14 @@ struct Piece {
 };
 
 // A run of pieces in one direction. add() may block for back-pressure; finish() returns when every byte has arrived.
-// advance() moves on what waits for its turn, where anything does, and does not block: for whoever has other work
-// between add() and finish(). All throw what went wrong. Destroying a transfer that was not finished waits for what is
-// under way and drops the rest.
+// hand_over() returns when nothing waits for its turn any more and all is the device's to do: for whoever has other
+// work before finish(). All throw what went wrong. Destroying a transfer that was not finished waits for what is under
+// way and drops the rest.
 class Transfer {
    public:
     virtual ~Transfer() = default;
     virtual void add(const Piece& piece) = 0;
-    virtual void advance() {}
+    virtual void hand_over() {}
     virtual void finish() = 0;
     // Bytes that the device's own processors copied (Driver::pull), so far.
     virtual std::size_t pulled_bytes() const noexcept { return 0; }
@@ -77,11 +77,11 @@ class BackupStore {
 // a device that clears memory; on a slower one, whose first copy was late, both ways go on to share. Sizes are
 // multiples of 16.
 struct PullPace {
-    std::size_t probe_bytes = 16u << 20;  // the first copy: 0.3 ms at rest
+    std::size_t probe_bytes = 32u << 20;  // the first copy: 0.62 ms at rest
     std::size_t batch_bytes = 64u << 20;  // what the copy engine is given at a time, four times at most
     std::size_t pull_bytes = 128u << 20;  // what the processors are given at a time, twice at most
-    double late_seconds = 0.002;          // a probe that takes longer has met a device that clears memory
-    double slow_seconds = 0.012;          // a batch of the copy engine, one of four, that takes longer: it still does
+    double late_seconds = 0.00125;        // a probe that takes longer has met a device that clears memory
+    double round_seconds = 0.1;           // for so long both copy, then another probe
     double nap_seconds = 0.0001;          // between two looks while nothing else is to be done
 };
 

@@ -33,11 +33,21 @@ void SharedCopy::advance() {
             waiting_.clear();
             break;
         case Device::clearing:
-            fill_engine(engine_.size());
-            if (slow_) {
-                fill_processors();
-            }
+            share();
             break;
+    }
+}
+
+void SharedCopy::share() {
+    const bool over = clock_.now() - begun_ > pace_.round_seconds;
+    if (!over) {
+        fill_engine(engine_.size());
+    }
+    if (!over || !idle(engine_)) {  // the engine may take long for what it was given
+        fill_processors();
+    } else if (idle(processors_)) {
+        device_ = Device::unknown;
+        fill_engine(batches_until_known);
     }
 }
 
@@ -49,41 +59,33 @@ void SharedCopy::look() {
     if (device_ != Device::clearing) {
         return;
     }
-    const double now = clock_.now();
-    bool quick = false;
-    bool slow = false;
-    for (Batch& batch : engine_) {
-        if (batch.under_way) {
-            const bool in_time = now - batch.since <= pace_.slow_seconds;
-            batch.under_way = !batch.stream->idle();
-            quick = quick || (in_time && !batch.under_way);
-            slow = slow || !in_time;
-        }
-    }
-    slow_ = !quick && (slow || slow_);
-    for (Batch& batch : processors_) {
-        batch.under_way = batch.under_way && !batch.stream->idle();
-    }
+    const auto learn = [](Batch& batch) { batch.under_way = batch.under_way && !batch.stream->idle(); };
+    std::for_each(engine_.begin(), engine_.end(), learn);
+    std::for_each(processors_.begin(), processors_.end(), learn);
 }
 
 void SharedCopy::look_at_probe() {
     if (!probe().under_way) {
         return;
     }
-    const bool late = clock_.now() - probe().since > pace_.late_seconds;
-    const bool done = probe().stream->idle();
-    if (late) {  // one that is done now may have been in time, for all we know: sharing finds out
+    const double now = clock_.now();
+    if (now - begun_ > pace_.late_seconds) {  // done or not: nobody looked in time, and sharing costs little
         device_ = Device::clearing;
-        slow_ = !done;
-    } else if (done) {
+        begun_ = now;
+    } else if (probe().stream->idle()) {
         device_ = Device::at_rest;
     }
+}
+
+bool SharedCopy::idle(std::span<const Batch> batches) noexcept {
+    return std::none_of(batches.begin(), batches.end(), [](const Batch& batch) { return batch.under_way; });
 }
 
 void SharedCopy::fill_engine(std::size_t batches) {
     for (std::size_t i = 0; i < batches && !waiting_.empty(); ++i) {
         if (!engine_[i].under_way) {
             const bool probes = device_ == Device::unknown && i == 0;
+            begun_ = probes ? clock_.now() : begun_;
             load(engine_[i], probes ? pace_.probe_bytes : pace_.batch_bytes,
                  [](CopyStream& stream, const Part& part) { stream.copy(Direction::restore, part.host, part); });
         }
@@ -106,7 +108,6 @@ void SharedCopy::load(Batch& batch, std::size_t room, const Copy& copy) {
     if (!batch.stream) {
         batch.stream = streams_.take();
     }
-    batch.since = clock_.now();
     batch.under_way = true;  // some of it may be, should the device refuse the rest
     while (room > 0 && !waiting_.empty()) {
         Part& next = waiting_.front();
@@ -133,11 +134,16 @@ void SharedCopy::settle_each(const Wait& wait) {
     std::for_each(processors_.begin(), processors_.end(), settle);
 }
 
-void SharedCopy::finish() {
+void SharedCopy::hand_over() {
     whole_ = true;
     for (advance(); !waiting_.empty(); advance()) {
         clock_.sleep(pace_.nap_seconds);
     }
+    whole_ = false;
+}
+
+void SharedCopy::finish() {
+    hand_over();
     settle_each([](CopyStream& stream) { stream.synchronize(); });
 }
 

@@ -1,18 +1,18 @@
 // Pinned memory to a device by two ways: its copy engine, and its processors, which pull (Driver::pull).
 //
 // At rest the engine alone is best: 51.7 GiB/s on an H200, where pulls reach 46 and both together no more than the
-// engine. While the device clears memory that was released (2 ms per GiB) the engine stands still and pulls go on as
-// fast as ever. Nobody can ask a device whether it clears, so the first copy is a probe: done in time, and everything
-// goes to the engine, on one stream. Late, and both ways share what waits, a few batches each: the engine takes one
-// whenever it has room, so it needs no second probe, and the processors take one only while the engine is slow, so
-// they fall silent once it moves again. What the engine was given stays with it, so that is little.
+// engine. While the device clears memory that was released (2 ms per GiB) the engine takes turns with that, and pulls
+// go on as fast as ever. Nobody can ask a device whether it clears, so the first copy is a probe: done in time, and
+// everything goes to the engine, on one stream. Late, and for a round both ways share what waits, a few batches each,
+// whoever has room; then another probe. How fast the engine is beside pulls would tell nothing: they share the link.
 //
-// There is no thread: whoever adds, advances or finishes moves it on.
+// There is no thread: whoever adds, hands over or finishes moves it on.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <deque>
+#include <span>
 
 #include "dormouse/backup.hpp"
 #include "stores/ring.hpp"
@@ -31,7 +31,8 @@ class SharedCopy {
     SharedCopy& operator=(const SharedCopy&) = delete;
 
     void add(const Part& part);
-    void advance();
+    // Returns when nothing waits any more.
+    void hand_over();
     // Returns when all is done, or handed to `rest`.
     void finish();
     // Forgets what waits, and waits for what is under way.
@@ -44,11 +45,13 @@ class SharedCopy {
     struct Batch {
         Shelf<CopyStream>::Borrowed stream;  // each has its own, so that each is known to be done
         bool under_way = false;
-        double since = 0;
     };
 
+    void advance();
+    void share();
     void look();
     void look_at_probe();
+    static bool idle(std::span<const Batch> batches) noexcept;
     void fill_engine(std::size_t batches);
     void fill_processors();
     // Takes what waits, up to `room` bytes, and has `copy` queue it on the batch's stream.
@@ -65,8 +68,8 @@ class SharedCopy {
     const PullPace pace_;
 
     Device device_ = Device::unknown;
-    bool slow_ = false;   // the engine
-    bool whole_ = false;  // nothing more is added
+    double begun_ = 0;    // when the probe was queued, or the round began
+    bool whole_ = false;  // nothing more is added for now
     std::deque<Part> waiting_;
     std::size_t waiting_bytes_ = 0;
     std::array<Batch, 4> engine_;

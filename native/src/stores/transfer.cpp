@@ -134,9 +134,9 @@ void StoreTransfer::make_lanes() {
     ring_made_ = true;
 }
 
-void StoreTransfer::advance() {
+void StoreTransfer::hand_over() {
     if (shared_ && !finished_) {
-        guarded([this] { shared_->advance(); });
+        guarded([this] { shared_->hand_over(); });
     }
 }
 

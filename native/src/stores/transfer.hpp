@@ -42,7 +42,7 @@ class StoreTransfer final : public Transfer {
     ~StoreTransfer() override { abandon(); }
 
     void add(const Piece& piece) override;
-    void advance() override;
+    void hand_over() override;
     void finish() override;
     std::size_t pulled_bytes() const noexcept override { return shared_ ? shared_->pulled_bytes() : 0; }
 

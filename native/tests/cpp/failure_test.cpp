@@ -47,7 +47,7 @@ PoolOptions options() {
                               .batch_bytes = unit / 4,
                               .pull_bytes = unit / 4,
                               .late_seconds = 2e-4,
-                              .slow_seconds = 4e-4,
+                              .round_seconds = 4e-4,
                               .nap_seconds = 1e-4};
     return chosen;
 }

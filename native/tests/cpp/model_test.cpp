@@ -129,7 +129,7 @@ class Player {
                                   .batch_bytes = unit / 4,
                                   .pull_bytes = unit / 2,
                                   .late_seconds = 2e-5,
-                                  .slow_seconds = 2e-5,
+                                  .round_seconds = 2e-5,
                                   .nap_seconds = 0};
         return chosen;
     }

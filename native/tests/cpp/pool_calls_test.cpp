@@ -164,7 +164,7 @@ TEST_P(CallsTest, EveryPhaseIsNamedInItsOrder) {
         first = later = {"synchronize", "book", "copy", "unmap"};
     }
     EXPECT_EQ(phases(rig->sleep(1)), first);
-    EXPECT_EQ(phases(rig->wake({})), (Calls{"check", "queue", "map", "copy"}));
+    EXPECT_EQ(phases(rig->wake({})), (Calls{"check", "queue", "hand_over", "map", "copy"}));
     EXPECT_EQ(phases(rig->sleep(1)), later);
     rig->wake({});
     EXPECT_EQ(phases(rig->discard({"kv_cache"})), (Calls{"synchronize", "book", "unmap"}));

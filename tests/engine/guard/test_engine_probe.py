@@ -140,6 +140,7 @@ async def test_the_report_tells_everything_of_each_worker(rig: Rig) -> None:
             "copied": 700,
             "clean": 0,
             "mismatched": 0,
+            "pulled": 0,
             "error": "late",
         },
         "deepest": "Discarded",
