@@ -52,9 +52,12 @@ class Run:
         return self._output.read_text(encoding="utf-8", errors="replace")
 
     def counts(self) -> Counter[str]:
-        """How many tests passed, failed, were skipped or met an error, by its last line."""
-        last = self.text().rstrip().rpartition("\n")[2]
-        found = re.findall(r"(\d+) (passed|failed|skipped|error)", last)
+        """How many tests passed, failed, were skipped or met an error, by pytest's own last line.
+
+        A process may say more after it, when it ends.
+        """
+        sums = [line for line in self.text().splitlines() if re.search(r"\b\d+ \w+.* in [\d.]+s\b", line)]
+        found = re.findall(r"(\d+) (passed|failed|skipped|error)", sums[-1] if sums else "")
         return Counter({outcome: int(number) for number, outcome in found})
 
 

@@ -54,7 +54,8 @@ def write(folder: Path, **tests: str) -> None:
 
 
 def test_every_test_runs_once_but_what_is_left_out(tmp_path: Path) -> None:
-    write(tmp_path, one=RAN, two=RAN, three=RAN, four=RAN, five=RAN)
+    talks_on = "import atexit\natexit.register(print, 'a last word after the sum')\n" + RAN
+    write(tmp_path, one=RAN, two=RAN, three=talks_on, four=RAN, five=RAN)
     done = side_by_side(
         tmp_path, "--without", "suite/five", "--apart", "suite/one", "suite/two", "--apart", "suite/three"
     )
