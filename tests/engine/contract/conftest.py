@@ -10,14 +10,25 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.engine.contract.tree import Tree
+from tests.engine.contract.tree import Tree, forget
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 collect_ignore_glob = [] if "DORMOUSE_ENGINE_SOURCES" in os.environ else ["test_*.py"]
 if importlib.util.find_spec("dormouse_native") is None:
     collect_ignore_glob += ["test_hooks_in_real_shapes.py", "test_worker_methods.py"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _trees() -> Iterator[None]:
+    """Syntax trees are kept for one file of tests: they cost those of other rooms seconds at each sweep for garbage."""
+    yield
+    forget()
 
 
 @pytest.fixture(scope="session")

@@ -181,6 +181,11 @@ def _parsed(text: bytes) -> ast.Module:
     return ast.parse(text)
 
 
+def forget() -> None:
+    """Let go of all syntax trees: millions of objects, which every later sweep for garbage would look at."""
+    _parsed.cache_clear()
+
+
 def _defined(scope: Scope, name: str) -> ast.stmt | None:
     """Find a name's definition; where there is none, the last assignment to it."""
     found: ast.stmt | None = None
