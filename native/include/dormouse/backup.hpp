@@ -77,11 +77,11 @@ class BackupStore {
 // a device that clears memory; on a slower one, whose first copy was late, both ways go on to share. Sizes are
 // multiples of 16.
 struct PullPace {
-    std::size_t probe_bytes = 32u << 20;  // the first copy: 0.62 ms at rest
+    std::size_t probe_bytes = 4u << 20;   // each of the first two copies: 0.1 ms at rest
     std::size_t batch_bytes = 64u << 20;  // what the copy engine is given at a time, four times at most
     std::size_t pull_bytes = 128u << 20;  // what the processors are given at a time, twice at most
-    double late_seconds = 0.00125;        // a probe that takes longer has met a device that clears memory
-    double round_seconds = 0.1;           // for so long both copy, then another probe
+    double late_seconds = 0.0005;         // a second one that takes longer has met a device that clears memory
+    double round_seconds = 0.1;           // for so long both copy, then it is asked again
     double nap_seconds = 0.0001;          // between two looks while nothing else is to be done
 };
 

@@ -6,8 +6,11 @@ namespace dormouse {
 
 namespace {
 
-// The probe and what keeps the engine busy until somebody looks.
-constexpr std::size_t batches_until_known = 3;
+constexpr double looks_at_a_probe = 16;
+
+void to_engine(CopyStream& stream, const Part& part) {
+    stream.copy(Direction::restore, part.host, part);
+}
 
 }  // namespace
 
@@ -18,76 +21,71 @@ void SharedCopy::add(const Part& part) {
 }
 
 void SharedCopy::advance() {
-    look();
-    switch (device_) {
-        case Device::unknown:
-            // A smaller probe could slip through.
-            if (probe().under_way || waiting_bytes_ >= pace_.probe_bytes || whole_) {
-                fill_engine(batches_until_known);
-            }
-            break;
-        case Device::at_rest:
-            for (const Part& part : waiting_) {
-                rest_.copy(Direction::restore, part.host, part);
-            }
-            waiting_.clear();
-            break;
-        case Device::clearing:
-            share();
-            break;
+    if (waiting_.empty()) {
+        return;
+    }
+    if (device_ == Device::unknown && (waiting_bytes_ > 2 * pace_.probe_bytes || whole_)) {
+        ask();
+    }
+    if (device_ == Device::clearing) {
+        share();
+    }
+    if (device_ == Device::at_rest) {
+        for (const Part& part : waiting_) {
+            rest_.copy(Direction::restore, part.host, part);
+        }
+        waiting_.clear();
     }
 }
 
+void SharedCopy::ask() {
+    device_ = prompt() && prompt() ? Device::at_rest : Device::clearing;
+    begun_ = clock_.now();
+}
+
+// Whether a small copy is done in time; one that is not stays under way.
+bool SharedCopy::prompt() {
+    Batch& probe = engine_.front();
+    const double begin = clock_.now();
+    load(probe, pace_.probe_bytes, to_engine);
+    while (!probe.stream->idle()) {
+        if (clock_.now() - begin > pace_.late_seconds) {
+            return false;
+        }
+        clock_.sleep(pace_.late_seconds / looks_at_a_probe);
+    }
+    probe.under_way = false;
+    return true;
+}
+
 void SharedCopy::share() {
+    look();
     const bool over = clock_.now() - begun_ > pace_.round_seconds;
     if (!over) {
-        fill_engine(engine_.size());
+        fill_engine();
     }
     if (!over || !idle(engine_)) {  // the engine may take long for what it was given
         fill_processors();
     } else if (idle(processors_)) {
-        device_ = Device::unknown;
-        fill_engine(batches_until_known);
+        ask();
     }
 }
 
 // Learns what has been done since the last look.
 void SharedCopy::look() {
-    if (device_ == Device::unknown) {
-        look_at_probe();
-    }
-    if (device_ != Device::clearing) {
-        return;
-    }
     const auto learn = [](Batch& batch) { batch.under_way = batch.under_way && !batch.stream->idle(); };
     std::for_each(engine_.begin(), engine_.end(), learn);
     std::for_each(processors_.begin(), processors_.end(), learn);
-}
-
-void SharedCopy::look_at_probe() {
-    if (!probe().under_way) {
-        return;
-    }
-    const double now = clock_.now();
-    if (now - begun_ > pace_.late_seconds) {  // done or not: nobody looked in time, and sharing costs little
-        device_ = Device::clearing;
-        begun_ = now;
-    } else if (probe().stream->idle()) {
-        device_ = Device::at_rest;
-    }
 }
 
 bool SharedCopy::idle(std::span<const Batch> batches) noexcept {
     return std::none_of(batches.begin(), batches.end(), [](const Batch& batch) { return batch.under_way; });
 }
 
-void SharedCopy::fill_engine(std::size_t batches) {
-    for (std::size_t i = 0; i < batches && !waiting_.empty(); ++i) {
-        if (!engine_[i].under_way) {
-            const bool probes = device_ == Device::unknown && i == 0;
-            begun_ = probes ? clock_.now() : begun_;
-            load(engine_[i], probes ? pace_.probe_bytes : pace_.batch_bytes,
-                 [](CopyStream& stream, const Part& part) { stream.copy(Direction::restore, part.host, part); });
+void SharedCopy::fill_engine() {
+    for (Batch& batch : engine_) {
+        if (!batch.under_way && !waiting_.empty()) {
+            load(batch, pace_.batch_bytes, to_engine);
         }
     }
 }

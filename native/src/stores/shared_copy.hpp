@@ -1,10 +1,12 @@
 // Pinned memory to a device by two ways: its copy engine, and its processors, which pull (Driver::pull).
 //
 // At rest the engine alone is best: 51.7 GiB/s on an H200, where pulls reach 46 and both together no more than the
-// engine. While the device clears memory that was released (2 ms per GiB) the engine takes turns with that, and pulls
-// go on as fast as ever. Nobody can ask a device whether it clears, so the first copy is a probe: done in time, and
-// everything goes to the engine, on one stream. Late, and for a round both ways share what waits, a few batches each,
-// whoever has room; then another probe. How fast the engine is beside pulls would tell nothing: they share the link.
+// engine. While the device clears memory that was released (2 ms per GiB) the engine takes turns with that, a
+// millisecond each, and pulls go on as fast as ever. Nobody can ask a device whether it clears. But two small copies
+// one after the other tell: at rest the second is done at once, and on one that clears it waits for a turn. (The first
+// may come when it is the copies' turn, and what is queued behind a copy comes in the same turn.) At rest everything
+// goes to the engine, on one stream. Else both ways share what waits for a round, a few batches each, whoever has room;
+// then it is asked again. How fast the engine is beside pulls would tell nothing: they share the link.
 //
 // There is no thread: whoever adds, hands over or finishes moves it on.
 #pragma once
@@ -48,11 +50,13 @@ class SharedCopy {
     };
 
     void advance();
+    // Finds out what the device does, with the first of what waits.
+    void ask();
+    bool prompt();
     void share();
     void look();
-    void look_at_probe();
     static bool idle(std::span<const Batch> batches) noexcept;
-    void fill_engine(std::size_t batches);
+    void fill_engine();
     void fill_processors();
     // Takes what waits, up to `room` bytes, and has `copy` queue it on the batch's stream.
     template <class Copy>
@@ -60,7 +64,6 @@ class SharedCopy {
     // Has `wait` wait for each stream with something under way.
     template <class Wait>
     void settle_each(const Wait& wait);
-    Batch& probe() { return engine_.front(); }
 
     Clock& clock_;
     Shelf<CopyStream>& streams_;
@@ -68,7 +71,7 @@ class SharedCopy {
     const PullPace pace_;
 
     Device device_ = Device::unknown;
-    double begun_ = 0;    // when the probe was queued, or the round began
+    double begun_ = 0;    // when the round began
     bool whole_ = false;  // nothing more is added for now
     std::deque<Part> waiting_;
     std::size_t waiting_bytes_ = 0;

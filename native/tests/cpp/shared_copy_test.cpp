@@ -110,6 +110,15 @@ TEST_F(SharedCopyTest, AnEngineThatOnlyCrawlsIsHelpedAllTheTime) {
     EXPECT_GT(with.pulled, 64 * chunk * 3 / 4);
 }
 
+TEST_F(SharedCopyTest, OneProbeThatComesInItsTurnHidesNothing) {
+    keep(64);
+    clear_for(40 * ms);
+    bench.driver.turn_seconds = 1 * ms;
+    const Outcome with = restore();
+    EXPECT_FALSE(bench.driver.lucky);
+    EXPECT_GT(static_cast<double>(with.pulled), 0.8 * bench.options.pull_pace.round_seconds * bench.driver.pull_rate);
+}
+
 TEST_F(SharedCopyTest, AHostThatIsSlowerThanTheEngineLeavesNothingToPull) {
     keep(32);
     const double begin = now();

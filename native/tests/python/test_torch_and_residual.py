@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 import threading
@@ -437,6 +438,6 @@ def test_nvml_that_was_shut_down_beside_us_is_opened_anew(nvml: FakeNvml) -> Non
 
 def test_a_forked_child_opens_nvml_itself(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
     assert processes() is not None
-    monkeypatch.setattr(residual.os, "getpid", lambda: -1)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
     assert processes() is not None
     assert nvml.calls.count("init") == 2

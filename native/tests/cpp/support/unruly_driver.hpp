@@ -5,7 +5,8 @@
 // counted. fail("pin", n) makes the n-th call of that name from now on fail, and `times - 1` after it.
 //
 // With `timed` set it also keeps time: a virtual clock per thread, and one per stream. With `pulls` it can pull as
-// well; then copies to the device have one engine, which stands still until `clears_until`, and pulls another.
+// well; then copies to the device have one engine, and pulls another. Until `clears_until` the first one stands still,
+// or with `turn_seconds` takes turns with what clears.
 #pragma once
 
 #include <algorithm>
@@ -308,11 +309,20 @@ class UnrulyDriver final : public Driver {
         queue.free_at = std::max(queue.free_at, VirtualClock::time()) + copy_seconds;
         if (pulls && mover != nullptr) {
             const bool engine = mover == &engine_;
-            const double begin = std::max({queue.free_at, mover->free_at, engine ? clears_until : 0.0});
+            const double begin = std::max({queue.free_at, mover->free_at, engine ? turn(queue.free_at) : 0.0});
             queue.free_at = begin + static_cast<double>(bytes) / (engine ? engine_rate : pull_rate);
             mover->free_at = queue.free_at;
         }
         queue.work.push_back(std::move(copy));
+    }
+
+    // When an engine that clears begins with a copy that came at `now`.
+    double turn(double now) {
+        if (turn_seconds == 0 || now >= clears_until) {
+            return clears_until;
+        }
+        const bool in_its_turn = engine_.free_at >= now || std::exchange(lucky, false);
+        return in_its_turn ? now : now + turn_seconds;
     }
 
     bool within_one_registration(const void* host, std::size_t bytes) {
@@ -342,6 +352,8 @@ class UnrulyDriver final : public Driver {
     double engine_rate = 1e9;  // bytes per second, of copies to the device where it pulls
     double pull_rate = 0.9e9;
     double clears_until = 0;  // of the virtual clock
+    double turn_seconds = 0;  // a copy that finds the engine without one waits so long while it clears,
+    bool lucky = true;        // but the first comes in its turn
     std::atomic<unsigned> violations = 0;
     std::atomic<unsigned> low_streams = 0;
 };
