@@ -1,6 +1,6 @@
-"""The API server's audit log: who wrote what.
+"""The API server's audit log: who wrote what, and everything that service accounts asked for.
 
-Tests prove with it that nothing but `status` of a user's object is ever written.
+Tests prove with it that nothing but `status` of a user's object is ever written, and that nothing was refused.
 """
 
 from __future__ import annotations
@@ -22,13 +22,19 @@ POLICY: dict[str, Any] = {
     "rules": [
         {"level": "Request", "verbs": _WRITES, "resources": [{"group": "dormouse.dev", "resources": ["*"]}]},
         {"level": "Metadata", "verbs": _WRITES},
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts"]},
         {"level": "None"},
     ],
 }
 
 
 def writes(log: Path, *, resource: str | None = None, user: str | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the audit events of writes, oldest first.
+    """Yield the audit events of writes, oldest first; see `requests`."""
+    return (event for event in requests(log, resource=resource, user=user) if event["verb"] in _WRITES)
+
+
+def requests(log: Path, *, resource: str | None = None, user: str | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the audit events, oldest first: everybody's writes, and what service accounts read.
 
     Args:
         log: `Cluster.audit_log`; complete up to the last answered request.
