@@ -37,6 +37,8 @@ class Rest:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._work is not None:
+            self._work.cancel()
 
     def _wait(self, seconds: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(seconds, self._due)

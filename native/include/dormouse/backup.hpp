@@ -73,14 +73,14 @@ class BackupStore {
     virtual StoreStats stats() = 0;
 };
 
-// How a restore that may be pulled goes about it (stores/shared_copy.hpp). Links of 21 GiB/s and more are told from
-// a device that clears memory; on a slower one, whose first copy was late, both ways go on to share. Sizes are
-// multiples of 16.
+// How a restore that may be pulled goes about it (stores/shared_copy.hpp). Links of 8 GiB/s and more are told from a
+// device that clears memory; on a slower one every such copy is late, and both ways always share. Sizes are multiples
+// of 16.
 struct PullPace {
     std::size_t probe_bytes = 4u << 20;   // each of the first two copies: 0.1 ms at rest
     std::size_t batch_bytes = 64u << 20;  // what the copy engine is given at a time, four times at most
     std::size_t pull_bytes = 128u << 20;  // what the processors are given at a time, twice at most
-    double late_seconds = 0.0005;         // a second one that takes longer has met a device that clears memory
+    double late_seconds = 0.0005;         // one that takes longer has met a device that clears memory
     double round_seconds = 0.1;           // for so long both copy, then it is asked again
     double nap_seconds = 0.0001;          // between two looks while nothing else is to be done
 };
@@ -92,8 +92,8 @@ struct StoreOptions {
     unsigned threads = 0;                 // that touch and copy; 0 means three quarters of the cores, 16 at most
     std::size_t ring_buffer = 16u << 20;  // bytes of one pinned buffer; each thread has two
     bool check_host_memory = true;        // refuse what the host's free memory can't hold
-    // Restores from pinned memory are pulled by the device's processors, where it can do that, as long as its copy
-    // engine stands still because the device clears memory that was released.
+    // Restores from pinned memory are pulled by the device's processors too, where it can do that, as long as its copy
+    // engine is slow because the device clears memory that was released.
     bool pull = true;
     PullPace pull_pace = {};
 };

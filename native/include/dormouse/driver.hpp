@@ -76,8 +76,8 @@ class Driver {
     virtual void synchronize_device() = 0;
 
     // Copies to the device by its own processors, which read pinned host memory themselves. While a device clears
-    // memory that was released, its copy engine stands still; its processors don't. At rest the engine is the faster
-    // one and costs no processor anything, so a pull is for the time of the clearing alone. Address, source and size
+    // memory that was released, its copy engine takes turns with that; its processors don't. At rest the engine is
+    // faster and costs no processor anything, so a pull is for the time of the clearing alone. Address, source and size
     // are multiples of 16 bytes. Throws illegal_state where can_pull() is false.
     virtual bool can_pull() noexcept { return false; }
     virtual void pull(Address to, const void* from, std::size_t bytes, Stream stream);

@@ -52,7 +52,7 @@ class Transition:
         """To the host in a sleep or discard, to the device in a wake."""
     @property
     def pulled_bytes(self) -> int:
-        """Of a wake's `copied_bytes`: by the device's processors, since its copy engine stood still; 0 at rest."""
+        """Of a wake's `copied_bytes`: by the device's processors, while it cleared memory; 0 at rest."""
     @property
     def clean_bytes(self) -> int:
         """Not copied: the device's digest agreed with the backup."""

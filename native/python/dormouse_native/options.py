@@ -21,8 +21,8 @@ class PoolOptions(TypedDict, total=False):
     check_host_memory: bool
     """Refuse a backup that the free memory of the host or of its cgroup can't hold."""
     pull: bool
-    """Let the device's processors copy what a wake brings back, where they can, for as long as its copy engine stands
-    still because the device clears memory that was released. On by default; off is for comparing."""
+    """Let the device's processors help to copy what a wake brings back, where they can, for as long as its copy
+    engine is slow because the device clears memory that was released. On by default; off is for comparing."""
     retain: Literal["keep", "release"]
     """Whether a backup outlives the wake, so that the next sleep need not copy."""
     chunk_bytes: int

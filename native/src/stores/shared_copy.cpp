@@ -35,6 +35,7 @@ void SharedCopy::advance() {
             rest_.copy(Direction::restore, part.host, part);
         }
         waiting_.clear();
+        waiting_bytes_ = 0;
     }
 }
 

@@ -120,6 +120,24 @@ async def test_an_engine_that_is_asked_again_and_again_is_left_alone() -> None:
     await asyncio.wait_for(measured.wait(), 20)
 
 
+async def test_a_measurement_at_rest_ends_with_the_guard() -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def measure() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    admission = Admission(max_requests=1, max_bytes=1, max_wait=1.0, last_used=0.0)
+    resting = rest.Rest(admission, lambda: 1000.0, measure)
+    resting.begins()
+    await asyncio.wait_for(begun.wait(), 20)
+    resting.close()
+    await asyncio.wait_for(ended.wait(), 20)
+
+
 async def test_a_sleeper_is_not_measured_at_rest_nor_one_that_stops(rig: "Rig") -> None:
     await rig.client.sleep()
     calls = rig.probe.calls
