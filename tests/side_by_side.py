@@ -4,7 +4,7 @@ Many tests here wait more than they work: for a lease to run out, a probe to fai
 cores, several runs of pytest beside each other take half the time of one. Each `--apart` is a run of its own, and one
 more has all the rest, so a new folder is run without being named anywhere.
 
-Each run's output is shown when the run ends, and at the end what all of them came to.
+Each run's output is shown when the run ends, how far they are meanwhile, and at the end what all of them came to.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,11 @@ class Run:
         """What it said."""
         return self._output.read_text(encoding="utf-8", errors="replace")
 
+    def progress(self) -> str:
+        """How far it is, by pytest's own words."""
+        percents = re.findall(r"\[ *(\d+%)\]", self.text())
+        return f"{self.what} {percents[-1] if percents else 'begins'}"
+
     def counts(self) -> Counter[str]:
         """How many tests passed, failed, were skipped or met an error, by pytest's own last line.
 
@@ -69,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--apart", nargs="+", action="append", default=[], metavar="PLACE", help="a run of its own"
     )
+    parser.add_argument("--every", type=float, default=10.0, metavar="SECONDS", help="tell how far they are")
     chosen = parser.parse_args(arguments)
     elsewhere = [*chosen.without, *(place for places in chosen.apart for place in places)]
     rest = [f"--ignore={place}" for place in elsewhere]
@@ -80,21 +86,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Run(places, options, Path(folder) / str(index)) for index, (places, options) in enumerate(wanted)
         ]
         print(f"{len(runs)} runs of pytest side by side; each is shown when it ends", flush=True)
-        codes = _show(runs)
+        codes = _show(runs, begun, chosen.every)
         total = sum((run.counts() for run in runs), Counter())
     told = ", ".join(f"{number} {outcome}" for outcome, number in sorted(total.items(), reverse=True))
     print(f"\nall {len(runs)} runs: {told or 'no tests'} in {time.monotonic() - begun:.0f} s", flush=True)
     return int(any(codes))
 
 
-def _show(runs: Sequence[Run]) -> list[int]:
-    """Print what each run said when it ends; their exit codes."""
+def _show(runs: Sequence[Run], begun: float, every: float) -> list[int]:
+    """Print what each run said when it ends, and how far the others are every so many seconds; their exit codes."""
     codes = []
     with ThreadPoolExecutor(len(runs)) as waiting:
         ends = {waiting.submit(run.wait): run for run in runs}
-        for end in as_completed(ends):
-            print(f"\n==> {ends[end].what}: exit code {end.result()}\n{ends[end].text()}", flush=True)
-            codes.append(end.result())
+        while ends:
+            ended, _ = wait(ends, timeout=every, return_when=FIRST_COMPLETED)
+            if not ended:
+                told = ", ".join(run.progress() for run in ends.values())
+                print(f"{time.monotonic() - begun:5.0f} s: {told}", flush=True)
+            for end in ended:
+                run = ends.pop(end)
+                print(f"\n==> {run.what}: exit code {end.result()}\n{run.text()}", flush=True)
+                codes.append(end.result())
     return codes
 
 

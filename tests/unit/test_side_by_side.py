@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -93,6 +94,14 @@ def test_one_bad_run_fails_all_and_says_why_and_the_other_is_still_shown(
     if "story" in trouble:
         assert "assert 'a sad' == 'story'" in done.stdout
         assert "all 2 runs: 1 passed, 1 failed in" in done.stdout
+
+
+def test_one_sees_how_far_they_are(tmp_path: Path) -> None:
+    slow = "import time\ndef test_it():\n    time.sleep(3)\n"
+    write(tmp_path, apart=RAN, rest=RAN, slow=slow)
+    done = side_by_side(tmp_path, "--apart", "suite/apart", "--every", "0.3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^ +\d+ s: suite 50%$", done.stdout, re.MULTILINE), done.stdout
 
 
 def test_a_place_that_is_not_there_is_an_error_and_loses_no_test_unseen(tmp_path: Path) -> None:
