@@ -1,9 +1,10 @@
 """etcd, kube-apiserver, kube-controller-manager and kube-scheduler as children of this process.
 
-The API server can be stopped, killed and started again alone, on the same port and data, which is how
-tests cut the ground from under a running operator. At the end it stops before etcd: without etcd its
-graceful stop hangs for minutes. etcd does not sync to disk (`--unsafe-no-fsync`): what a power cut would
-lose here, nobody misses.
+The API server can be stopped, killed and started again, on the same port and data, which is how tests cut the
+ground from under a running operator. The controllers start anew with it: their pauses between two tries grow with
+every restart, up to a minute, and tests would wait for those. At the end it stops before etcd: without etcd its
+graceful stop hangs for minutes. etcd does not sync to disk (`--unsafe-no-fsync`): what a power cut would lose
+here, nobody misses.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _ISSUER = "https://kubernetes.default.svc"
 _SERVICE_RANGE = "10.96.0.0/16"
 _FIRST_SERVICE = "10.96.0.1"
 _READY_SECONDS = 60.0
+_CONTROLLERS = {"kube-controller-manager", "kube-scheduler"}
 # The usual limits, meant for a shared cluster, make the controllers take seconds longer to start.
 _UNLIMITED = ("--kube-api-qps=1000", "--kube-api-burst=2000")
 
@@ -78,7 +80,10 @@ class ControlPlane:
             self._start_controllers()
 
     def start_api_server(self) -> None:
-        """Start the API server, again on the same port and data, and wait until it is ready."""
+        """Start the API server, again on the same port and data, and wait until it is ready.
+
+        Controllers that run are started anew.
+        """
         if self.pid("kube-apiserver"):
             raise ClusterError("the API server runs already")
         self._run("kube-apiserver", self._api_server_flags())
@@ -89,6 +94,9 @@ class ControlPlane:
                 seconds=_READY_SECONDS,
                 why_not=self._children["kube-apiserver"].log_tail,
             )
+        if _CONTROLLERS & self._children.keys():
+            self._stop_controllers()
+            self._start_controllers()
 
     def stop_api_server(self) -> None:
         """Stop the API server the polite way; open watches end."""
@@ -100,8 +108,7 @@ class ControlPlane:
 
     def stop(self) -> None:
         """Stop everything, API server before etcd; safe to call at any time."""
-        for name in ("kube-scheduler", "kube-controller-manager"):
-            self._stop(name, 0)
+        self._stop_controllers()
         # Nobody is left who would notice a polite stop, which waits for connections.
         self._stop("kube-apiserver", 0)
         self._stop("etcd", 5)
@@ -208,6 +215,10 @@ class ControlPlane:
             "kube-scheduler",
             [f"--kubeconfig={scheduler}", "--leader-elect=false", "--secure-port=0", *_UNLIMITED],
         )
+
+    def _stop_controllers(self) -> None:
+        for name in _CONTROLLERS:
+            self._stop(name, 0)
 
     def wait_for_controllers(self) -> None:
         """Wait until the controllers work: the first namespace has its ServiceAccount."""

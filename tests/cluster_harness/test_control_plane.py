@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import httpx
@@ -9,6 +10,7 @@ import pytest
 
 from tests.cluster.audit import writes
 from tests.cluster.errors import ClusterError
+from tests.cluster.waiting import wait_for
 from tests.cluster_harness.pods import container, main, pid, pod
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ pytestmark = pytest.mark.cluster
 @pytest.mark.parametrize("how", ["stop_api_server", "kill_api_server"])
 def test_an_api_server_restart_keeps_port_data_and_pods(pods: Pods, how: str) -> None:
     cluster = pods.cluster
+    controllers = controller_pids(cluster)
     pods.apply(pod("steady", container()))
     before = pods.until_ready("steady")
     url = cluster.url
@@ -34,10 +37,31 @@ def test_an_api_server_restart_keeps_port_data_and_pods(pods: Pods, how: str) ->
     after = pods.until_ready("steady")
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert (pid(after), main(after)["restartCount"]) == (pid(before), 0)
-    # The kubelet, the scheduler and the controllers found back to it.
+    # The controllers start anew, without the pauses that grow with every restart; the kubelet found back to it.
+    assert controllers.isdisjoint(controller_pids(cluster))
     pods.apply(pod("later", container()))
     pods.until_ready("later")
     cluster.kubectl("delete", "pod", "steady", "-n", pods.namespace)
+
+
+def controller_pids(cluster: Cluster) -> set[int | None]:
+    return {cluster.control_plane.pid(name) for name in ("kube-scheduler", "kube-controller-manager")}
+
+
+def test_a_node_held_for_lost_comes_back(pods: Pods) -> None:
+    lost = {"status": {"conditions": [{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}]}}
+    pods.cluster.kubectl("patch", "node", "node-1", "--subresource=status", "-p", json.dumps(lost))
+    wait_for("the node to be Ready", lambda: "True" in ready(pods.cluster), seconds=30)
+
+    # The controllers saw it too: no taint keeps the pod away.
+    pods.apply(pod("back", container()))
+    pods.until_ready("back")
+
+
+def ready(cluster: Cluster) -> str:
+    return cluster.kubectl(
+        "get", "node", "node-1", "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
+    )
 
 
 def test_a_user_may_do_what_its_groups_may_and_nothing_else(cluster: Cluster, namespace: str) -> None:

@@ -1,4 +1,8 @@
-"""The Node object: registered once, kept alive by its Lease, so that an idle node writes next to nothing."""
+"""The Node object: kept alive by its Lease, so that an idle node writes next to nothing.
+
+Its status is written once, and again whenever the controllers hold the node for lost: after a gap in its renewals,
+and also when it was they who were cut off. A renewed Lease alone never brings a node back.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,6 @@ import datetime as dt
 import logging
 import os
 import platform
-import time
 from typing import TYPE_CHECKING
 
 import httpx
@@ -53,13 +56,10 @@ class Node:
         while True:
             try:
                 await self._register()
-                renewed = time.time()
-                # After a longer gap (a machine that slept) the controllers hold the node for lost, and only
-                # a new status tells them otherwise.
-                while time.time() - renewed < _LEASE_SECONDS:
+                while await self._counts_as_ready():
                     await self._renew()
-                    renewed = time.time()
                     await asyncio.sleep(_RENEW_SECONDS)
+                log.info("node %s: held for lost; registering again", self.name)
             except (ApiError, httpx.HTTPError) as error:
                 log.info("node %s: %s; trying again", self.name, error or type(error).__name__)
                 await asyncio.sleep(0.5)
@@ -111,6 +111,11 @@ class Node:
                 "architecture": machine,
             },
         }
+
+    async def _counts_as_ready(self) -> bool:
+        node = await self._api.request("GET", f"/api/v1/nodes/{self.name}")
+        conditions = node["status"].get("conditions", [])
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
     async def _renew(self) -> None:
         leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
