@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from tests.cluster import Cluster
+
+_LOG_LINES = 10
+_LOG_COLUMNS = 300
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +32,15 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     cluster.create_namespace(name)
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails on a cluster shows what the cluster said last: its logs go with its folder."""
+    report = yield
+    cluster: Cluster | None = getattr(item, "funcargs", {}).get("cluster")
+    if report.failed and cluster is not None:
+        for log in sorted((cluster.state / "logs").glob("*.log")):
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
+            report.sections.append((log.name, "\n".join(line[:_LOG_COLUMNS] for line in lines)))
+    return report
