@@ -119,7 +119,7 @@ class ControlPlane:
         ports: dict[str, int] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         for name in ("etcd", "peer", "api"):
             if name not in ports or not is_free(ports[name]):
-                ports[name] = free_port(set(ports.values()))
+                ports[name] = free_port(taken=ports.values())
         path.write_text(json.dumps(ports), encoding="utf-8")
         return ports
 

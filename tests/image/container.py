@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.image.smoke import Running, free_port
+from tests.cluster.ports import free_port
+from tests.image.smoke import Running
 from tests.image.versions import ROOT
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.cluster.ports import free_port
 from tests.image.dockerfile import Plain, Stage
-from tests.image.smoke import Running, free_port
+from tests.image.smoke import Running
 from tests.image.versions import ROOT
 from tests.vllm_cpu import environment
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -84,14 +83,6 @@ class Image(Protocol):
         self, *arguments: str, environ: Mapping[str, str], files: Mapping[str, Path], log: Path
     ) -> AbstractContextManager[Running]:
         """Run it until the block ends."""
-
-
-def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def check(image: Image, folder: Path, model: Path | None) -> list[str]:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from tests.cluster.ports import free_port
 from tests.cluster.processes import Child
 from tests.vllm_cpu import plugin
 
@@ -81,14 +81,6 @@ def variables(*, token_file: Path | str | None, plugin_folder: Path | None = Non
         # Guard and plugin are plain Python without dependencies, so their folder on the path is all it takes.
         chosen["PYTHONPATH"] = plugin.python_path(plugin_folder)
     return chosen
-
-
-def free_port(host: str) -> int:
-    """A port that nobody listens on at `host`."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass(frozen=True)

