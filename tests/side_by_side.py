@@ -39,7 +39,7 @@ class Run:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                # As by Ctrl-C, so that it still stops what its tests have started. It calls prctl and getppid only.
+                # As by Ctrl-C, so that it still stops what its tests have started. It makes three system calls.
                 preexec_fn=die_with_parent(signal.SIGINT),  # noqa: PLW1509 - no other thread forks here
             )
 

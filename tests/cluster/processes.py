@@ -118,6 +118,9 @@ def die_with_parent(death_signal: signal.Signals = signal.SIGKILL) -> Callable[[
 
     def arrange() -> None:
         if _LIBC is not None:
+            if death_signal != signal.SIGKILL:
+                # What a script starts in its background ignores SIGINT, its children with it: it would end nobody.
+                signal.signal(death_signal, signal.SIG_DFL)
             _LIBC.prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
             if os.getppid() != parent:
                 os._exit(1)
@@ -209,7 +212,7 @@ def _spawn(
             cwd=cwd,
             env={**(os.environ if env is None else env), MARKER: str(state.resolve())},
             start_new_session=True,
-            # It calls prctl and getppid only, which is safe after a fork in a process with threads.
+            # It makes three system calls, which is safe after a fork in a process with threads.
             preexec_fn=die_with_parent(death_signal),  # noqa: PLW1509 - see above
         )
 

@@ -17,6 +17,11 @@ ROOT = Path(__file__).parents[2]
 RAN = (
     "from pathlib import Path\ndef test_it():\n    Path(__file__).with_suffix('.ran').open('a').write('x')\n"
 )
+IGNORING = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 MEETS = """
 import time
 from pathlib import Path
@@ -118,7 +123,13 @@ def test_runs_end_with_the_one_that_started_them_and_clear_up(tmp_path: Path) ->
         "    try:\n        time.sleep(60)\n    finally:\n        me.with_suffix('.cleared').touch()\n"
     )
     write(tmp_path, one=waits)
-    with subprocess.Popen(command(), cwd=tmp_path, env=environ(), stdout=subprocess.DEVNULL) as started:
+    with subprocess.Popen(
+        # As a script's background job, which ignores it.
+        [sys.executable, "-c", IGNORING, *command()],
+        cwd=tmp_path,
+        env=environ(),
+        stdout=subprocess.DEVNULL,
+    ) as started:
         noted = tmp_path / "suite" / "one" / "test_one.pid"
         wait_for("the test to run", lambda: noted.exists() and noted.read_text(), seconds=30)
         started.kill()

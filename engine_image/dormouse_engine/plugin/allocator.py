@@ -154,12 +154,13 @@ class PoolAllocator:
     def _tell(self, done: Transition) -> None:
         stats = self.pool.stats()
         LOG.info(
-            "Dormouse: %s took %.3f s (%s); %.2f GiB copied, %.2f GiB unchanged; "
+            "Dormouse: %s took %.3f s (%s); %.2f GiB copied (%.2f pulled), %.2f GiB unchanged; "
             "the pool holds %.2f GiB of the device and %.2f GiB of the host; %.2f GiB of the device are free",
             done.kind,
             done.seconds,
             ", ".join(f"{name} {seconds:.3f} s" for name, seconds in done.phases) or "nothing to do",
             done.copied_bytes / _GIB,
+            done.pulled_bytes / _GIB,
             done.clean_bytes / _GIB,
             stats.mapped_bytes / _GIB,
             stats.store.committed / _GIB,

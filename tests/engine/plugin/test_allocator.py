@@ -155,7 +155,7 @@ def test_each_transition_says_one_line(allocator: PoolAllocator, caplog: pytest.
     allocator.wake_up()
     first, second = caplog.messages
     assert first.startswith("Dormouse: sleep took ")
-    assert "GiB copied" in first
+    assert "GiB copied (0.00 pulled)" in first
     assert "copy 0." in first
     assert second.startswith("Dormouse: wake took ")
 
