@@ -1,4 +1,8 @@
-"""Fixtures that every folder may ask for; nothing starts before a test asks."""
+"""What every folder shares: fixtures, of which nothing starts before a test asks, and how hard to look for examples.
+
+Drawn examples are the same ones at each run, so that what a commit is told of holds tomorrow too. Others are looked for
+by hand when a rule was changed, for minutes: `pytest tests/property --hypothesis-profile=hunt`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -14,6 +19,19 @@ if TYPE_CHECKING:
 
 _LOG_LINES = 10
 _LOG_COLUMNS = 300
+
+settings.register_profile(
+    "suite",
+    max_examples=80,
+    derandomize=True,
+    # A busy machine is slow, not wrong.
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile(
+    "hunt", settings.get_profile("suite"), max_examples=3000, derandomize=False, print_blob=True
+)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

@@ -72,6 +72,12 @@ def idle_neighbours(desk: Desk, engine: Engine) -> list[Victim]:
     ]
 
 
+def backed_off(desk: Desk, engine: Engine) -> float:
+    """Return when the first of its neighbours that is left alone for now may be asked again, in seconds."""
+    waits = (other.attempts.wait_seconds for other in desk.neighbours(engine))
+    return min((wait for wait in waits if wait > 0), default=NEVER)
+
+
 def _candidate(desk: Desk, other: Engine, *, drain: bool, residency: float) -> list[Victim]:
     """Return the victim that a neighbour could be, at most one."""
     if (
@@ -100,7 +106,6 @@ def _soonest(desk: Desk, engine: Engine, neighbours: list[Engine], patience: flo
         for other in neighbours
         if other.state is EngineState.AWAKE and other.tier_seconds < desk.rules.min_residency
     ]
-    spared = [other.attempts.wait_seconds for other in neighbours if other.attempts.wait_seconds > 0]
     waited = engine.oldest_held_seconds
     drained = patience - waited if engine.held and waited < patience else NEVER
-    return min([*young, *spared, drained])
+    return min([*young, backed_off(desk, engine), drained])

@@ -180,6 +180,12 @@ def test_idle_neighbours_sleep_for_an_engine_that_died_while_it_booted() -> None
     assert plan.jobs[0].reason is Reason.IDLE_NEIGHBOUR_NEEDS_ROOM
 
 
+def test_a_neighbour_that_is_left_alone_for_now_is_asked_when_that_is_over() -> None:
+    pausing = run(tried(awake("b"), wait_seconds=3), crashed(1))
+    assert pausing.jobs == ()
+    assert pausing.look_again == 3
+
+
 def test_a_template_that_can_never_boot_costs_its_neighbours_nothing_in_the_end() -> None:
     plan = run(awake("b"), crashed(4))
     assert plan.jobs == ()
