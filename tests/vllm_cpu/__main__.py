@@ -1,8 +1,9 @@
 """`python -m tests.vllm_cpu [pytest arguments]`: real vLLM under Dormouse, on a machine without a GPU.
 
 Makes the environment and the model where they are missing, then runs this folder's tests, which an ordinary
-test run leaves out. It is skipped for one reason only, lack of disk, and then says so over several lines;
-everything else that goes wrong fails.
+test run leaves out; in two processes, since most of them wait for an engine with one thread, and in one where there
+are pytest arguments. It is skipped for one reason only, lack of disk, and then says so over several lines; everything
+else that goes wrong fails.
 
 The environment is also the one place with torch, so tests that need no more than torch run here, first. The native
 pool's are left out, and that is said, where the pool is not built because the machine has no compiler for it.
@@ -30,6 +31,13 @@ SKIPPED = """\
 # torch's own environment, with this one's pytest and pool behind everything that it has itself.
 WITH_OUR_PYTEST = "import site, sys; site.addsitedir(sys.argv.pop(1)); import pytest; sys.exit(pytest.main())"
 
+# About half of what there is to wait for.
+APART = (
+    "test_cpu_sleep",
+    "test_online_benchmark",
+    "test_plugin_on_real_sources",
+)
+
 WITH_TORCH = (
     "tests/engine/cpu/with_torch/check_moving.py",
     "tests/engine/cpu/with_torch/check_agreement.py",
@@ -48,8 +56,12 @@ def main(arguments: list[str]) -> int:
     failed = test_native_pool(python) or test_with_torch(python, *WITH_TORCH)
     made = model.ensure(python, home)
     chosen = {**os.environ, "DORMOUSE_VLLM_CPU_PYTHON": str(python), "DORMOUSE_VLLM_CPU_MODEL": str(made)}
-    # An empty -m undoes one that an ordinary run may have as its default.
-    tests = [sys.executable, "-m", "pytest", "-m", "", str(Path(__file__).parent), *arguments]
+    here = str(Path(__file__).parent.relative_to(environment.ROOT))
+    if arguments:
+        tests = [sys.executable, "-m", "pytest", here, *arguments]
+    else:
+        tests = [sys.executable, "-m", "tests.side_by_side", here]
+        tests += ["--apart", *(f"{here}/{name}.py" for name in APART)]
     return failed or subprocess.run(tests, cwd=environment.ROOT, env=chosen, check=False).returncode
 
 
