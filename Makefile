@@ -112,8 +112,8 @@ test-vllm-cpu: $(STAMP) cluster-binaries ## real vLLM on a CPU: contract, guard 
 	@$(BIN)/python -m tests.vllm_cpu
 
 .PHONY: bench-control
-bench-control: $(STAMP) cluster-binaries ## the operator under a swarm of MODELS engines (200), WAKES wakes (400), SWAPS swaps (60); last line is JSON
-	@$(BIN)/python -m tests.bench.control $(if $(MODELS),--models $(MODELS)) $(if $(WAKES),--wakes $(WAKES)) $(if $(SWAPS),--swaps $(SWAPS))
+bench-control: $(STAMP) cluster-binaries ## the operator under a swarm of MODELS engines (200) that are woken WAKES times (400); last line is JSON
+	@$(BIN)/python -m tests.bench.control $(if $(MODELS),--models $(MODELS)) $(if $(WAKES),--wakes $(WAKES))
 
 .PHONY: bench-guard
 bench-guard: $(STAMP) ## what the guard adds to an awake request; last line is JSON
