@@ -46,6 +46,9 @@ said += [outcome(lambda: agree(OSError("broken") if rank == failing else None)) 
 said += [outcome(lambda: sleep_where(0)), memory.state("weights"), arena.memory[0]]
 said += [outcome(lambda: said_once(sleep_where)(1)), memory.state("weights"), arena.memory[0]]
 said += [outcome(lambda: sleep_where(None)), memory.state("weights")]
+# Who ends without it breaks the other's connections.
+state.destroy_model_parallel()
+state.destroy_distributed_environment()
 print(json.dumps(said))
 """
 
@@ -56,13 +59,17 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> list[list[object]]:
     meeting = tmp_path_factory.mktemp("ranks") / "meeting"
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(rank), str(meeting)], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", SCRIPT, str(rank), str(meeting)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in range(2)
     ]
-    said = [rank.communicate(timeout=100)[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0]
-    return [json.loads(text.splitlines()[-1]) for text in said]
+    told = [rank.communicate(timeout=100) for rank in ranks]
+    for rank, (_, why) in zip(ranks, told, strict=True):
+        assert rank.returncode == 0, why
+    return [json.loads(said.splitlines()[-1]) for said, _ in told]
 
 
 def test_where_all_went_well_all_go_on(heard: list[list[object]]) -> None:
