@@ -51,14 +51,14 @@ def controller_pids(cluster: Cluster) -> set[int | None]:
 def test_a_node_held_for_lost_comes_back(pods: Pods) -> None:
     lost = {"status": {"conditions": [{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}]}}
     pods.cluster.kubectl("patch", "node", "node-1", "--subresource=status", "-p", json.dumps(lost))
-    wait_for("the node to be Ready", lambda: "True" in ready(pods.cluster), seconds=30)
+    wait_for("the node to be Ready", lambda: ready_status(pods.cluster) == "True", seconds=30)
 
     # The controllers saw it too: no taint keeps the pod away.
     pods.apply(pod("back", container()))
     pods.until_ready("back")
 
 
-def ready(cluster: Cluster) -> str:
+def ready_status(cluster: Cluster) -> str:
     return cluster.kubectl(
         "get", "node", "node-1", "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
     )

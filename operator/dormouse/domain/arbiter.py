@@ -180,7 +180,7 @@ def _make_room_to_boot(desk: Desk, engine: Engine, want: Want) -> None:
         want,
         Reason.STARTING,
         "its container ended and is started again; idle neighbours sleep for it",
-        look_again=room.backed_off(desk, engine),
+        look_again=room.back_off_ends(desk.neighbours(engine)),
     )
 
 

@@ -11,7 +11,7 @@ from dormouse.domain.plan import NEVER
 from dormouse.domain.states import ASLEEP, EngineState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from dormouse.domain.desk import Desk
     from dormouse.domain.plan import Want
@@ -72,9 +72,9 @@ def idle_neighbours(desk: Desk, engine: Engine) -> list[Victim]:
     ]
 
 
-def backed_off(desk: Desk, engine: Engine) -> float:
-    """Return when the first of its neighbours that is left alone for now may be asked again, in seconds."""
-    waits = (other.attempts.wait_seconds for other in desk.neighbours(engine))
+def back_off_ends(engines: Iterable[Engine]) -> float:
+    """Return in how many seconds the first of them that backs off may be asked again; NEVER if none does."""
+    waits = (engine.attempts.wait_seconds for engine in engines)
     return min((wait for wait in waits if wait > 0), default=NEVER)
 
 
@@ -108,4 +108,4 @@ def _soonest(desk: Desk, engine: Engine, neighbours: list[Engine], patience: flo
     ]
     waited = engine.oldest_held_seconds
     drained = patience - waited if engine.held and waited < patience else NEVER
-    return min([*young, backed_off(desk, engine), drained])
+    return min([*young, back_off_ends(neighbours), drained])

@@ -59,17 +59,13 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> list[list[object]]:
     meeting = tmp_path_factory.mktemp("ranks") / "meeting"
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(rank), str(meeting)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            [sys.executable, "-c", SCRIPT, str(rank), str(meeting)], stdout=subprocess.PIPE, text=True
         )
         for rank in range(2)
     ]
-    told = [rank.communicate(timeout=100) for rank in ranks]
-    for rank, (_, why) in zip(ranks, told, strict=True):
-        assert rank.returncode == 0, why
-    return [json.loads(said.splitlines()[-1]) for said, _ in told]
+    said = [rank.communicate(timeout=100)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0]
+    return [json.loads(text.splitlines()[-1]) for text in said]
 
 
 def test_where_all_went_well_all_go_on(heard: list[list[object]]) -> None:
