@@ -13,7 +13,7 @@ Where the engine's own allocator and the native pool would differ, it is the rul
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeAlias
 
 import dormouse_native
 import dormouse_native.torch
@@ -27,12 +27,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from dormouse_engine.facts.model import State
+    from dormouse_engine.plugin.stack import Rested
     from dormouse_native import Pool, Transition
 
 _GIB: Final = 2**30
 _MODULE: Final = "vllm.device_allocator.cumem"
 WORKER_MODULE: Final = "vllm.v1.worker.gpu_worker"
 WORKER: Final = "Worker"
+
+
+Moves: TypeAlias = "Pool | Rested"
 
 
 class PoolAllocator:
@@ -62,6 +66,8 @@ class PoolAllocator:
 
     def __init__(self, pool: Pool) -> None:
         self.pool: Final = pool
+        self.moves: Moves = pool
+        """What moves its tags; nobody else may."""
         self.generation = 1
         """Grows with every known write of weights."""
         self.copied_generation = 0
@@ -100,7 +106,7 @@ class PoolAllocator:
             for tag, state in states.items()
             if state == "offloaded" or (state != "discarded" and tag in asked | KEPT)
         ]
-        self._tell(self.pool.sleep(offload_tags=keep))
+        self._tell(self.moves.sleep(offload_tags=keep))
         if states.get(WEIGHTS) == "resident":
             self.copied_generation = self.generation if WEIGHTS in asked else 0
 
@@ -113,7 +119,7 @@ class PoolAllocator:
             LOG.warning("Dormouse: %s are offloaded and stay so", ", ".join(sorted(kept)))
         awake = [tag for tag in asked if tag not in kept]
         if awake:
-            self._tell(self.pool.discard(awake))
+            self._tell(self.moves.discard(awake))
 
     def wake_up(self, tags: Iterable[str] | None = None) -> None:
         """Bring back `tags` (default: all) and everything that nobody names."""
@@ -126,11 +132,11 @@ class PoolAllocator:
         if not asleep:
             return
         try:
-            done = self.pool.wake(asleep)
+            done = self.moves.wake(asleep)
         except dormouse_native.OutOfMemory:
             # A reload between two wakes may have left gigabytes in torch's own cache.
             dormouse_native.torch.trim()
-            done = self.pool.wake(asleep)
+            done = self.moves.wake(asleep)
         self._tell(done)
 
     def get_current_usage(self) -> int:

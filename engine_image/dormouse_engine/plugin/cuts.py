@@ -6,8 +6,8 @@ from typing import Final
 
 from dormouse_engine.plugin.settings import SettingsError
 
-CUTS: Final = ("buffers", "workspaces", "scratch", "sampling", "graphs")
-"""What each of them is, `runtime` says."""
+CUTS: Final = ("buffers", "workspaces", "scratch", "sampling", "graphs", "stack")
+"""What each of them is, `runtime` says, and `stack`."""
 
 
 def chosen(environ: Mapping[str, str] | None = None) -> frozenset[str]:

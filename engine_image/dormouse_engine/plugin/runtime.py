@@ -11,6 +11,7 @@ a vocabulary of 152,000 the counts for penalties alone are 0.6 GiB.
 | | workspaces of attention and experts (0.23; later versions do it) | tag `workspace`: dropped |
 | `sampling` | buffers that the sampler caches | freed before a sleep; the next request makes them again |
 | `graphs` | tensors inside captured graphs (0.23; later versions have a flag) | tag `cudagraph`: offloaded |
+| `stack` | the driver's memory for the stacks of threads (`stack.py`) | small in a sleep, as it was before a wake |
 
 What torch has cached and nobody uses is always given back before a sleep; otherwise it would be copied.
 
@@ -35,7 +36,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import dormouse_native.torch
-from dormouse_engine.plugin import graphs
+from dormouse_engine.plugin import graphs, stack
 from dormouse_engine.plugin.cuts import CUTS, chosen
 from dormouse_engine.plugin.hooks import Hook, install, takes
 from dormouse_engine.plugin.imports import when_imported
@@ -44,6 +45,7 @@ from dormouse_engine.plugin.log import LOG
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from dormouse_engine.plugin.allocator import PoolAllocator
     from dormouse_engine.plugin.versions import Engine
 
 __all__ = ["CUTS", "chosen", "take", "worker_hooks"]
@@ -78,9 +80,13 @@ def worker_hooks(engine: Engine, cuts: frozenset[str]) -> list[Hook]:
 def _begins(engine: Engine, cuts: frozenset[str], original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def init_device(self: Any) -> Any:
-        if self.vllm_config.model_config.enable_sleep_mode:
-            take(self.vllm_config, _RUNNERS[bool(self.use_v2_model_runner)], engine, cuts)
-        return original(self)
+        if not self.vllm_config.model_config.enable_sleep_mode:
+            return original(self)
+        take(self.vllm_config, _RUNNERS[bool(self.use_v2_model_runner)], engine, cuts)
+        begun = original(self)
+        if "stack" in cuts:  # there is a context now
+            _rest_stacks()
+        return begun
 
     return init_device
 
@@ -270,11 +276,22 @@ def _take_flashinfers() -> None:
     _set("scratch", _FLASHINFERS)
 
 
+def _rest_stacks() -> None:
+    limit = stack.opened()
+    if limit is not None:
+        allocator = _allocator()
+        allocator.moves = stack.Rested(allocator.pool, limit)
+
+
+def _allocator() -> PoolAllocator:
+    from dormouse_engine.plugin.allocator import PoolAllocator  # noqa: PLC0415 - it is PoolAllocator that asks us
+
+    return PoolAllocator.get_instance()
+
+
 @contextmanager
 def _pool(tag: str) -> Iterator[None]:
     """Let torch allocate under `tag` in the pool, which is opened here if nobody has yet."""
-    from dormouse_engine.plugin.allocator import PoolAllocator  # noqa: PLC0415 - it is PoolAllocator that asks us
-
-    PoolAllocator.get_instance()
+    _allocator()
     with dormouse_native.torch.memory_pool(tag):
         yield

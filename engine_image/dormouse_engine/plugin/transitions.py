@@ -90,7 +90,7 @@ class _Attempt:
 
     def undo(self) -> None:
         """Bring tags back to where they were, and what vLLM had saved of the model with them."""
-        go_back(self._allocator.pool, way_back(self._before, self._allocator.states()))
+        go_back(self._allocator.moves, way_back(self._before, self._allocator.states()))
         for name, value in self._saved.items():
             setattr(self._worker, name, value)
 
