@@ -8,20 +8,19 @@ Each choice of cuts is a process: `stock` (vLLM's own allocator), `none`, one cu
 layers, because layers change nothing there; those with graphs have all, because every layer has graphs. Writes
 `residual.json`: per choice the device's used bytes (with a bare context, awake, asleep), torch's segments outside the
 pool by the place that allocated them, and seconds of the first and later sleeps and wakes. A process that does not run
-on the allocator that its choice names ends with an error. At the very end a process also tries what shrinking the
-driver's stack for local memory would give back, and uses the device no more.
+on the allocator that its choice names ends with an error.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
-import ctypes
 import importlib
 import json
 import os
 import shlex
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -33,11 +32,10 @@ from benchmarks.common.record import write
 from benchmarks.common.say import GIB, gib, say
 from benchmarks.common.shapes import QWEN3_32B, prompts
 
-EAGER = ("stock", "none", "buffers", "workspaces", "sampling", "all")
-GRAPHS = ("stock", "none", "graphs", "all")
+EAGER = ("stock", "none", "buffers", "workspaces", "scratch", "sampling", "stack", "all")
+GRAPHS = ("stock", "none", "graphs", "stack", "all")
 CYCLES = 3
 SEED = 7
-STACK, STACKS = 0, (1024, 512, 256)  # CU_LIMIT_STACK_SIZE, and bytes to try
 NOT_A_PLACE = ("/torch/", "/contextlib.py", "/benchmarks/", "/dormouse_")
 
 
@@ -52,6 +50,7 @@ def main() -> int:
     options.add_argument("--kv-gib", type=float, default=4)
     options.add_argument("--seconds", type=float, default=550, help="start no process after this")
     options.add_argument("--one", help=argparse.SUPPRESS)
+    options.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
     given = options.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     if given.one:
@@ -59,17 +58,18 @@ def main() -> int:
         try:
             measure(given, given.one.startswith("graphs "), record)
         finally:
-            write(given.out / "one.json", record)
+            write(given.scratch / "one.json", record)
         return 0
     told: dict[str, Any] = {}
+    (given.out / "logs").mkdir(exist_ok=True)
     head = {"row": "residual", "command": shlex.join(sys.orig_argv), "machine": machine()}
     wanted = [f"eager {name}" for name in given.eager.split(",") if name]
     wanted += [f"graphs {name}" for name in given.graphs.split(",") if name]
-    for choice in wanted:
-        told[choice] = (
-            run(choice, given) if time.monotonic() - BEGIN < given.seconds else {"error": "no time"}
-        )
-        write(given.out / "residual.json", {**head, "choices": told})
+    with tempfile.TemporaryDirectory(prefix="dormouse-residual-") as scratch:
+        for choice in wanted:
+            late = time.monotonic() - BEGIN > given.seconds
+            told[choice] = {"error": "no time"} if late else run(choice, given.out / "logs", Path(scratch))
+            write(given.out / "residual.json", {**head, "choices": told})
     failed = [choice for choice in wanted if not right(told[choice])]
     say(f"== residual: {json.dumps({'failed': failed})}")
     return 1 if failed else 0
@@ -81,17 +81,19 @@ def right(told: dict[str, Any]) -> bool:
     return told.get("exit") == 0 and len(answers) == CYCLES and all(answers)
 
 
-def run(choice: str, given: argparse.Namespace) -> dict[str, Any]:
+def run(choice: str, logs: Path, scratch: Path) -> dict[str, Any]:
     """Be the parent of one choice's process; returns what it wrote and how it ended."""
     say(f"== {choice}")
     cuts = choice.split()[1]
-    (given.out / "one.json").unlink(missing_ok=True)
-    variables = environment.for_engine("stock" if cuts == "stock" else "dormouse", given.out, rehearsal=False)
+    one = scratch / "one.json"
+    one.unlink(missing_ok=True)
+    variables = environment.for_engine("stock" if cuts == "stock" else "dormouse", scratch, rehearsal=False)
     variables["DORMOUSE_RESIDUAL"] = "none" if cuts == "stock" else cuts
-    command = [sys.executable, "-m", "benchmarks.residual", *sys.argv[1:], "--one", choice]
-    ended = children.run(command, variables, given.out / f"residual-{choice.replace(' ', '-')}.log", 180)
+    command = [sys.executable, "-m", "benchmarks.residual", *sys.argv[1:]]
+    command += ["--one", choice, "--scratch", str(scratch)]
+    ended = children.run(command, variables, logs / f"residual-{choice.replace(' ', '-')}.log", 180)
     try:
-        written = json.loads((given.out / "one.json").read_text(encoding="utf-8"))
+        written = json.loads(one.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         written = {}
     return {**written, **ended}
@@ -104,7 +106,7 @@ def measure(given: argparse.Namespace, graphs: bool, record: dict[str, Any]) -> 
     record["used by a bare context"] = used(torch)
     torch.cuda.memory._record_memory_history("state", stacks="python")  # noqa: SLF001 - there is no other
     shape = QWEN3_32B.with_layers(given.graph_layers if graphs else given.layers)
-    model = shape.write(given.out / shape.name)
+    model = shape.write(given.scratch / shape.name)
     setting = Setting(shape=shape, model=model, kv_bytes=int(given.kv_gib * GIB), graphs=graphs)
     vllm = importlib.import_module("vllm")
     engine = vllm.LLM(**setting.arguments())
@@ -134,8 +136,7 @@ def measure(given: argparse.Namespace, graphs: bool, record: dict[str, Any]) -> 
         record["first answer"].append(time.perf_counter() - begin)
     engine.sleep(level=1)
     record["asleep at the end"] = inside.reading(None)
-    record["after a smaller stack"] = {size: shrink(torch, size) for size in STACKS}
-    say(f"{record['sleep']=} {record['wake']=} {record['same answer']=} {record['after a smaller stack']=}")
+    say(f"{record['sleep']=} {record['wake']=} {record['same answer']=}")
 
 
 def check_allocator(wanted: str) -> str:
@@ -198,12 +199,6 @@ def timed(torch: Any, action: Any) -> float:
     return time.perf_counter() - begin
 
 
-def shrink(torch: Any, size: int) -> int:
-    """Set the bytes of stack per thread; returns what is used after it, or the driver's error below 0."""
-    code = int(ctypes.CDLL("libcuda.so.1").cuCtxSetLimit(STACK, ctypes.c_size_t(size)))
-    return -code if code else used(torch)
-
-
 def report(record: dict[str, Any]) -> None:
     """Print what one looks for first."""
     left = record["outside the pool"]
@@ -220,4 +215,4 @@ if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # an engine whose context was tampered with is not taken apart
+    os._exit(code)  # an engine that sleeps is not taken apart
