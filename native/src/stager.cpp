@@ -131,7 +131,7 @@ bool Stager::still_good(const Chunk& chunk, std::uint64_t generation) {
 
 // Touching and pinning takes a while: not under the lock, and a new slot is not the chunk's until it is done. Returns
 // with the lock held; false when it was stopped or the segment was freed meanwhile.
-bool Stager::make_place(Segment& segment, Chunk& chunk, std::unique_lock<std::mutex>& lock) {
+bool Stager::make_place(Segment& segment, Chunk& chunk, std::unique_lock<FairMutex>& lock) {
     const Slot known = chunk.backup.slot;
     const std::size_t bytes = chunk.bytes();
     lock.unlock();
@@ -158,7 +158,7 @@ bool Stager::make_place(Segment& segment, Chunk& chunk, std::unique_lock<std::mu
 
 // Returns the digest of what arrived, with the lock held; nothing when it was stopped or the segment was freed half
 // way.
-std::optional<std::uint64_t> Stager::copy(Segment& segment, Chunk& chunk, std::unique_lock<std::mutex>& lock,
+std::optional<std::uint64_t> Stager::copy(Segment& segment, Chunk& chunk, std::unique_lock<FairMutex>& lock,
                                           const StageOptions& options, double begin) {
     std::uint64_t digest = 0;
     for (std::size_t offset = 0; offset < chunk.bytes(); offset += options.piece_bytes) {

@@ -34,9 +34,9 @@ class Stager {
    private:
     void run(const std::vector<SegmentPtr>& segments, const StageOptions& options) noexcept;
     void stage(Segment& segment, Chunk& chunk, const StageOptions& options, double begin);
-    bool make_place(Segment& segment, Chunk& chunk, std::unique_lock<std::mutex>& lock);
+    bool make_place(Segment& segment, Chunk& chunk, std::unique_lock<FairMutex>& lock);
     bool still_good(const Chunk& chunk, std::uint64_t generation);
-    std::optional<std::uint64_t> copy(Segment& segment, Chunk& chunk, std::unique_lock<std::mutex>& lock,
+    std::optional<std::uint64_t> copy(Segment& segment, Chunk& chunk, std::unique_lock<FairMutex>& lock,
                                       const StageOptions& options, double begin);
     void pace(const StageOptions& options, double begin);
     void advance(std::size_t bytes);

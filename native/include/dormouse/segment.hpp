@@ -5,11 +5,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <exception>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "dormouse/chunk.hpp"
+#include "dormouse/fair_mutex.hpp"
 #include "dormouse/region.hpp"
 #include "dormouse/tag.hpp"
 
@@ -41,7 +41,7 @@ class Segment {
     std::size_t booked_bytes() const noexcept;
 
     // Guards everything below, and the chunks' memory against a free while a background copy reads it.
-    std::mutex mutex;
+    FairMutex mutex;
     std::vector<Chunk> chunks;
     TagState where = TagState::resident;  // never in_transition: that is a tag's
     bool freed = false;
