@@ -47,7 +47,9 @@ def main() -> int:
     options.add_argument("--graphs", default=",".join(GRAPHS), help="choices with graphs")
     options.add_argument("--layers", type=int, default=4, help="of the eager ones")
     options.add_argument("--graph-layers", type=int, default=QWEN3_32B.layers)
-    options.add_argument("--kv-gib", type=float, default=4)
+    options.add_argument(
+        "--kv-gib", type=float, default=8, help="over all layers; segments of 64 MiB are kept"
+    )
     options.add_argument("--seconds", type=float, default=550, help="start no process after this")
     options.add_argument("--one", help=argparse.SUPPRESS)
     options.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
@@ -88,7 +90,8 @@ def run(choice: str, logs: Path, scratch: Path) -> dict[str, Any]:
     one = scratch / "one.json"
     one.unlink(missing_ok=True)
     variables = environment.for_engine("stock" if cuts == "stock" else "dormouse", scratch, rehearsal=False)
-    variables["DORMOUSE_RESIDUAL"] = "none" if cuts == "stock" else cuts
+    if cuts != "all":
+        variables["DORMOUSE_RESIDUAL"] = "none" if cuts == "stock" else cuts
     command = [sys.executable, "-m", "benchmarks.residual", *sys.argv[1:]]
     command += ["--one", choice, "--scratch", str(scratch)]
     ended = children.run(command, variables, logs / f"residual-{choice.replace(' ', '-')}.log", 180)

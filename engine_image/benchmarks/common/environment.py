@@ -8,6 +8,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from dormouse_engine.plugin.cuts import CUTS
+
 HERE = Path(__file__).resolve().parents[2]
 """The folder that holds `benchmarks` and `dormouse_engine`."""
 DISTRIBUTION = "dormouse-engine"
@@ -24,6 +26,8 @@ def for_engine(allocator: str, scratch: Path, *, rehearsal: bool) -> dict[str, s
             os.pathsep
         ),
         "DORMOUSE_ALLOCATOR": allocator,
+        # By name, for this process is the engine's alone: nobody else captures graphs in it.
+        "DORMOUSE_RESIDUAL": ",".join(CUTS),
         "PYTHONUNBUFFERED": "1",
         # One process (with several ranks: this one and its workers), so that functions reach the workers directly.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -215,10 +217,26 @@ def test_a_model_runner_that_can_not_be_made_fails_as_ever_and_leaves_the_pool(e
         ("none", set()),
         ("buffers", {"buffers"}),
         ("graphs, sampling", {"graphs", "sampling"}),
+        ("stack", {"stack"}),
     ],
 )
-def test_the_setting(raw: str | None, cuts: set[str]) -> None:
-    assert chosen({} if raw is None else {"DORMOUSE_RESIDUAL": raw}) == cuts
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_setting(
+    raw: str | None,
+    cuts: set[str],
+    alone: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: "the API server" if alone else None)
+    by_name = raw == "stack"
+    wanted = cuts if alone or by_name else cuts - {"stack"}
+    assert chosen({} if raw is None else {"DORMOUSE_RESIDUAL": raw}) == wanted
+
+
+def test_a_process_that_another_one_started_by_multiprocessing_is_the_engines_alone() -> None:
+    assert "stack" not in chosen({}), "this one has tests in it, too"
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(chosen, {}).result() == set(CUTS)
 
 
 @pytest.mark.parametrize("raw", ["everything", "buffers,", "none,graphs", " "])
