@@ -6,7 +6,8 @@ either way it takes about a millisecond.
 
 An ordinary launch lets them grow again. A captured graph does not: it was made for stacks as they were, and one that is
 launched on smaller ones ends the engine ("unspecified launch failure"). So they are as they were before anything wakes,
-and who moves tags does it through `Rested`. Where the device has no room for them, nothing wakes.
+and who moves tags does it through `Rested`. Where the device has no room for them, nothing wakes. Graphs of others in
+the same process would end it as well: `cuts` says where this is done unasked.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ class Rested:
             was = self._limit.get() if asleep else 0
             if was <= SMALL:
                 return
+            self._was = was  # before: a call that fails may have done something
             self._limit.set(SMALL)
-            self._was = was
             self._freed = max(0, self._pool.stats().memory.free - stats.memory.free)
         except DormouseError as error:  # what was asked for is done all the same
             LOG.warning("Dormouse: the stacks of the device's threads are not known to be small: %s", error)

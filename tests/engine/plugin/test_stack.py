@@ -204,7 +204,24 @@ def test_where_they_cannot_be_made_small_the_sleep_is_none_the_worse(
     assert "not known to be small" in caplog.text
     allocator.wake_up()
     assert states(allocator.pool) == AWAKE
-    assert driver.calls[-1] != ("set", WAS), "there is nothing to set back"
+    assert driver.size == WAS
+
+
+def test_a_refusal_that_made_them_small_all_the_same_is_set_right(
+    allocator: PoolAllocator, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = CudaLimit(driver)
+
+    def refuse(size: int) -> None:
+        driver.size = size
+        raise DriverError("no", "cuCtxSetLimit", NOT_PERMITTED)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(limit, "set", refuse)
+        allocator.moves = Rested(allocator.pool, limit)
+        allocator.sleep(("weights",))
+    allocator.wake_up()
+    assert driver.size == WAS
 
 
 def test_a_sleep_that_is_refused_leaves_them_as_they_are(
