@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from dormouse_engine.facts.model import State
-    from dormouse_engine.plugin.stack import Rested
+    from dormouse_engine.plugin.stack import SmallStacks
     from dormouse_native import Pool, Transition
 
 _GIB: Final = 2**30
@@ -36,7 +36,7 @@ WORKER_MODULE: Final = "vllm.v1.worker.gpu_worker"
 WORKER: Final = "Worker"
 
 
-Moves: TypeAlias = "Pool | Rested"
+Moves: TypeAlias = "Pool | SmallStacks"
 
 
 class PoolAllocator:

@@ -21,8 +21,10 @@ def chosen(environ: Mapping[str, str] | None = None) -> frozenset[str]:
     All are those that are safe in this process.
     """
     raw = (os.environ if environ is None else environ).get("DORMOUSE_RESIDUAL") or "all"
-    if raw in {"all", "none"}:
-        return frozenset(CUTS if raw == "all" else ()) - (frozenset() if _engines_alone() else {"stack"})
+    if raw == "none":
+        return frozenset()
+    if raw == "all":
+        return frozenset(CUTS) if _engines_alone() else frozenset(CUTS) - {"stack"}
     names = [name.strip() for name in raw.split(",")]
     if set(names) - set(CUTS):
         raise SettingsError(

@@ -85,7 +85,7 @@ def _begins(engine: Engine, cuts: frozenset[str], original: Callable[..., Any]) 
         take(self.vllm_config, _RUNNERS[bool(self.use_v2_model_runner)], engine, cuts)
         begun = original(self)
         if "stack" in cuts:  # there is a context now
-            _rest_stacks()
+            _take_stacks()
         return begun
 
     return init_device
@@ -276,11 +276,11 @@ def _take_flashinfers() -> None:
     _set("scratch", _FLASHINFERS)
 
 
-def _rest_stacks() -> None:
+def _take_stacks() -> None:
     limit = stack.opened()
     if limit is not None:
         allocator = _allocator()
-        allocator.moves = stack.Rested(allocator.pool, limit)
+        allocator.moves = stack.SmallStacks(allocator.pool, limit)
 
 
 def _allocator() -> PoolAllocator:

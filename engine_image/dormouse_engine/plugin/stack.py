@@ -6,8 +6,8 @@ either way it takes about a millisecond.
 
 An ordinary launch lets them grow again. A captured graph does not: it was made for stacks as they were, and one that is
 launched on smaller ones ends the engine ("unspecified launch failure"). So they are as they were before anything wakes,
-and who moves tags does it through `Rested`. Where the device has no room for them, nothing wakes. Graphs of others in
-the same process would end it as well: `cuts` says where this is done unasked.
+and who moves tags does it through `SmallStacks`. Where the device has no room for them, nothing wakes. Graphs of
+others in the same process would end it as well: `cuts` says where this is done unasked.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SMALL: Final = 256
 _LIBRARY: Final = "libcuda.so.1"
 _STACK_SIZE: Final = 0  # CU_LIMIT_STACK_SIZE
 _OUT_OF_MEMORY: Final = 2  # CUDA_ERROR_OUT_OF_MEMORY
-_TRIES: Final = 4
+_TRIES: Final = 4  # these two as the pool does where a wake finds no room
 _RETRY_SECONDS: Final = 0.05
 _GIB: Final = 2**30
 
@@ -44,7 +44,7 @@ class Limit(Protocol):
         """Make them `size`; raises OutOfMemory or DriverError."""
 
 
-class Rested:
+class SmallStacks:
     """A pool's transitions, with stacks that are small as long as all of it sleeps."""
 
     def __init__(self, pool: Pool, limit: Limit) -> None:
@@ -75,8 +75,10 @@ class Rested:
         self._restore()
         try:
             return self._pool.wake(tags)
-        finally:
+        except BaseException:
+            # Only then: after a wake that worked something is awake, and whoever waits has waited enough.
             self._settle()
+            raise
 
     def _settle(self) -> None:
         try:
@@ -89,7 +91,11 @@ class Rested:
             self._limit.set(SMALL)
             self._freed = max(0, self._pool.stats().memory.free - stats.memory.free)
         except DormouseError as error:  # what was asked for is done all the same
-            LOG.warning("Dormouse: the stacks of the device's threads are not known to be small: %s", error)
+            LOG.warning(
+                "Dormouse: more than need be stays on the device, for the stacks of its threads could not be made "
+                "small: %s",
+                error,
+            )
             return
         LOG.info("Dormouse: smaller stacks leave %.2f GiB more of the device", self._freed / _GIB)
 
@@ -109,6 +115,13 @@ class Rested:
                         self._freed,
                         free,
                     ) from error
+            except DriverError as error:
+                raise DriverError(
+                    f"{error}, so the stacks of the device's threads are still small and everything sleeps on: wake "
+                    f"again; if that fails too, restart the engine with a DORMOUSE_RESIDUAL that does not name stack",
+                    error.call,
+                    error.code,
+                ) from error
             time.sleep(_RETRY_SECONDS)
         self._was = 0
 

@@ -13,7 +13,7 @@ import dormouse_native.torch
 from dormouse_engine.plugin import runtime, stack
 from dormouse_engine.plugin.allocator import PoolAllocator
 from dormouse_engine.plugin.hooks import install
-from dormouse_engine.plugin.stack import SMALL, CudaLimit, Rested
+from dormouse_engine.plugin.stack import SMALL, CudaLimit, SmallStacks
 from dormouse_engine.plugin.transitions import SleepAttempt
 from dormouse_engine.plugin.versions import Engine
 from dormouse_native import DriverError, HostOutOfMemory, OutOfMemory
@@ -77,7 +77,7 @@ def allocator(pool: Pool, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> Po
     monkeypatch.setattr(stack, "_RETRY_SECONDS", 0.0)
     monkeypatch.setattr(dormouse_native.torch, "trim", lambda: 0)
     made = PoolAllocator(pool)
-    made.moves = Rested(pool, CudaLimit(driver))
+    made.moves = SmallStacks(pool, CudaLimit(driver))
     return made
 
 
@@ -163,9 +163,8 @@ def test_without_room_for_them_nothing_wakes_and_a_later_wake_does(
     allocator: PoolAllocator, driver: Driver
 ) -> None:
     allocator.sleep(("weights",))
-    driver.refuses[("set", WAS)] = [
-        OUT_OF_MEMORY
-    ] * 8  # of both tries: the allocator makes room and tries again
+    of_both_tries = 8  # the allocator makes room and tries again
+    driver.refuses[("set", WAS)] = [OUT_OF_MEMORY] * of_both_tries
     with pytest.raises(OutOfMemory, match="everything sleeps on; make room and wake again"):
         allocator.wake_up()
     assert not driver.refuses[("set", WAS)]
@@ -181,7 +180,7 @@ def test_a_driver_that_fails_otherwise_is_named_and_a_later_wake_works(
 ) -> None:
     allocator.sleep(("weights",))
     driver.refuses[("set", WAS)] = [NOT_PERMITTED]
-    with pytest.raises(DriverError, match="cuCtxSetLimit answered 800"):
+    with pytest.raises(DriverError, match=r"cuCtxSetLimit answered 800, .* everything sleeps on: wake again"):
         allocator.wake_up()
     assert states(allocator.pool) == LEVEL_1
     allocator.wake_up()
@@ -201,7 +200,7 @@ def test_where_they_cannot_be_made_small_the_sleep_is_none_the_worse(
     allocator.sleep(("weights",))
     assert states(allocator.pool) == LEVEL_1
     assert driver.size == WAS
-    assert "not known to be small" in caplog.text
+    assert "more than need be stays on the device" in caplog.text
     allocator.wake_up()
     assert states(allocator.pool) == AWAKE
     assert driver.size == WAS
@@ -218,7 +217,7 @@ def test_a_refusal_that_made_them_small_all_the_same_is_set_right(
 
     with monkeypatch.context() as patch:
         patch.setattr(limit, "set", refuse)
-        allocator.moves = Rested(allocator.pool, limit)
+        allocator.moves = SmallStacks(allocator.pool, limit)
         allocator.sleep(("weights",))
     allocator.wake_up()
     assert driver.size == WAS
