@@ -38,7 +38,7 @@ ADDED_GOAL_SECONDS = 0.1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return 0 when every claim holds; the file says the rest."""
+    """Return 0 when every claim was tried and holds; the file says the rest."""
     chosen = _arguments(arguments)
     chosen.out.mkdir(parents=True, exist_ok=True)
     file = chosen.out / f"{ROW}.json"
@@ -72,7 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def conclude(data: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures' summaries and the goals; `all_right`: no claim was wrong (times are not judged)."""
+    """Return the figures' summaries and the goals; `all_right`: every claim was tried and none was wrong.
+
+    Times are not judged.
+    """
     figures: dict[str, list[float]] = data["figures"]
     told = {name: summary(values) for name, values in figures.items()}
     claims = {name: holds(outcomes) for name, outcomes in data["claims"].items()}

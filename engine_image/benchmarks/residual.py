@@ -4,11 +4,12 @@
 PYTHONPATH=engine_image:$PYTHONPATH python -m benchmarks.residual --out results
 ```
 
-Each choice of cuts is a process: `stock` (vLLM's own allocator), `none`, one cut alone, `all`. Eager ones have few
-layers, because layers change nothing there; those with graphs have all, because every layer has graphs. Writes
-`residual.json`: per choice the device's used bytes (with a bare context, awake, asleep), torch's segments outside the
-pool by the place that allocated them, and seconds of the first and later sleeps and wakes. A process that does not run
-on the allocator that its choice names ends with an error.
+Each choice of cuts is a process: `stock` (vLLM's own allocator), `none`, one cut alone, several as `buffers+stack`,
+`all`, and `all-stack` for all but one. Eager ones have few layers, because layers change nothing there; those with
+graphs have all, because every layer has graphs. Writes `residual.json`: per choice the device's used bytes (with a bare
+context, awake, asleep), torch's segments outside the pool by the place that allocated them, seconds of the first and
+later sleeps, of wakes at once and after a pause, and of answers before any sleep and after each wake. A process that
+does not run on the allocator that its choice names ends with an error.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import collections
 import importlib
 import json
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -31,10 +33,14 @@ from benchmarks.common.machine import machine
 from benchmarks.common.record import write
 from benchmarks.common.say import GIB, gib, say
 from benchmarks.common.shapes import QWEN3_32B, prompts
+from dormouse_engine.plugin.cuts import CUTS
 
 EAGER = ("stock", "none", "buffers", "workspaces", "scratch", "sampling", "stack", "all")
 GRAPHS = ("stock", "none", "graphs", "stack", "all")
-CYCLES = 3
+CYCLES = 4
+"""Every second one with a pause before the wake: at once the device still clears what the sleep released."""
+PAUSE_SECONDS = 0.5
+ANSWERS = 5
 SEED = 7
 NOT_A_PLACE = ("/torch/", "/contextlib.py", "/benchmarks/", "/dormouse_")
 
@@ -43,8 +49,8 @@ def main() -> int:
     """Run every choice, or be the process of one; returns 1 where one failed or answered otherwise after a wake."""
     options = argparse.ArgumentParser(prog="benchmarks.residual", description=__doc__)
     options.add_argument("--out", type=Path, required=True)
-    options.add_argument("--eager", default=",".join(EAGER), help="choices without graphs")
-    options.add_argument("--graphs", default=",".join(GRAPHS), help="choices with graphs")
+    options.add_argument("--eager", type=choices, default=",".join(EAGER), help="choices without graphs")
+    options.add_argument("--graphs", type=choices, default=",".join(GRAPHS), help="choices with graphs")
     options.add_argument("--layers", type=int, default=4, help="of the eager ones")
     options.add_argument("--graph-layers", type=int, default=QWEN3_32B.layers)
     options.add_argument(
@@ -65,8 +71,7 @@ def main() -> int:
     told: dict[str, Any] = {}
     (given.out / "logs").mkdir(exist_ok=True)
     head = {"row": "residual", "command": shlex.join(sys.orig_argv), "machine": machine()}
-    wanted = [f"eager {name}" for name in given.eager.split(",") if name]
-    wanted += [f"graphs {name}" for name in given.graphs.split(",") if name]
+    wanted = [f"eager {name}" for name in given.eager] + [f"graphs {name}" for name in given.graphs]
     with tempfile.TemporaryDirectory(prefix="dormouse-residual-") as scratch:
         for choice in wanted:
             late = time.monotonic() - BEGIN > given.seconds
@@ -78,20 +83,19 @@ def main() -> int:
 
 
 def right(told: dict[str, Any]) -> bool:
-    """Whether a choice's process came to its end, with the same answer after every wake."""
+    """Whether a choice's process came to its end, with the same answer every time."""
     answers = told.get("same answer", [])
-    return told.get("exit") == 0 and len(answers) == CYCLES and all(answers)
+    return told.get("exit") == 0 and len(answers) == (CYCLES + 1) * ANSWERS and all(answers)
 
 
 def run(choice: str, logs: Path, scratch: Path) -> dict[str, Any]:
     """Be the parent of one choice's process; returns what it wrote and how it ended."""
     say(f"== {choice}")
-    cuts = choice.split()[1]
+    named = choice.split()[1]
     one = scratch / "one.json"
     one.unlink(missing_ok=True)
-    variables = environment.for_engine("stock" if cuts == "stock" else "dormouse", scratch, rehearsal=False)
-    if cuts != "all":
-        variables["DORMOUSE_RESIDUAL"] = "none" if cuts == "stock" else cuts
+    variables = environment.for_engine("stock" if named == "stock" else "dormouse", scratch, rehearsal=False)
+    variables["DORMOUSE_RESIDUAL"] = cuts(named)
     command = [sys.executable, "-m", "benchmarks.residual", *sys.argv[1:]]
     command += ["--one", choice, "--scratch", str(scratch)]
     ended = children.run(command, variables, logs / f"residual-{choice.replace(' ', '-')}.log", 180)
@@ -100,6 +104,24 @@ def run(choice: str, logs: Path, scratch: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         written = {}
     return {**written, **ended}
+
+
+def choices(text: str) -> list[str]:
+    """Read choices with commas between; raises ArgumentTypeError where a part of one is unknown."""
+    known = ("stock", "none", "all", *CUTS)
+    named = [choice for choice in text.split(",") if choice]
+    for part in (part for choice in named for part in re.split("[+-]", choice)):
+        if part not in known:
+            raise argparse.ArgumentTypeError(f"{part!r} is not one of {', '.join(known)}")
+    return named
+
+
+def cuts(choice: str) -> str:
+    """Return what DORMOUSE_RESIDUAL is for a choice."""
+    first, *without = choice.split("-")
+    if first != "all":
+        return "none" if first == "stock" else first.replace("+", ",")
+    return ",".join(cut for cut in CUTS if cut not in without)
 
 
 def measure(given: argparse.Namespace, graphs: bool, record: dict[str, Any]) -> None:  # noqa: FBT001 - one of two modes
@@ -125,21 +147,40 @@ def measure(given: argparse.Namespace, graphs: bool, record: dict[str, Any]) -> 
         return [list(each.outputs[0].token_ids) for each in engine.generate(asked, greedy, use_tqdm=False)]
 
     engine.generate(asked, sampled, use_tqdm=False)
+
+    def answers() -> list[float]:
+        """Answer several times, each time as before any sleep; returns seconds of each."""
+        begun = time.perf_counter()
+        seconds = []
+        for _ in range(ANSWERS):
+            same = answer() == expected
+            record["same answer"].append(same)
+            seconds.append((now := time.perf_counter()) - begun)
+            begun = now
+        return seconds
+
     expected = answer()
-    record |= {"awake": inside.reading(None), "sleep": [], "wake": [], "first answer": [], "same answer": []}
+    record |= {"sleep": [], "wake at once": [], "wake after a pause": [], "the pool's": [], "same answer": []}
+    record |= {"awake": inside.reading(None), "answers": [answers()]}
     for cycle in range(CYCLES):
         record["sleep"].append(timed(torch, lambda: engine.sleep(level=1)))
         if cycle == 0:
             record["asleep"] = inside.reading(None)
             record["outside the pool"] = outside(torch)
             report(record)
-        record["wake"].append(timed(torch, engine.wake_up))
-        begin = time.perf_counter()
-        record["same answer"].append(answer() == expected)
-        record["first answer"].append(time.perf_counter() - begin)
+        if cycle % 2:
+            time.sleep(PAUSE_SECONDS)
+        wakes = record["wake after a pause" if cycle % 2 else "wake at once"]
+        wakes.append(timed(torch, engine.wake_up))
+        record["the pool's"].append(inside.transition(None))
+        record["answers"].append(answers())
     engine.sleep(level=1)
     record["asleep at the end"] = inside.reading(None)
-    say(f"{record['sleep']=} {record['wake']=} {record['same answer']=}")
+    say(
+        " ".join(
+            f"{each}={record[each]}" for each in ("sleep", "wake at once", "wake after a pause", "answers")
+        )
+    )
 
 
 def check_allocator(wanted: str) -> str:

@@ -62,11 +62,11 @@ class Record:
         if value is not None:
             self.data["figures"].setdefault(name, []).append(value)
 
-    def claim(self, name: str, *, right: bool) -> None:
-        """Add one outcome of a comparison."""
+    def claim(self, name: str, *, right: bool | None) -> None:
+        """Add one outcome of a comparison; None where there was no time to make it."""
         self.data["claims"].setdefault(name, []).append(right)
         if not right:
-            say(f"{self._name}: NOT TRUE: {name}")
+            say(f"{self._name}: {'NOT TRIED' if right is None else 'NOT TRUE'}: {name}")
 
     def step(self, name: str, **details: Any) -> None:
         """Keep one step with the readings of this moment, and print it."""

@@ -69,9 +69,10 @@ class Checks:
             self.the_totals,
         )
         for check in checks:
-            if not self.record.time_for(30):
-                return
             name = check.__name__
+            if not self.record.time_for(30):
+                self.record.claim(f"{name}: went through", right=None)
+                continue
             tried = await self._attempt(name, check)
             self.record.claim(f"{name}: went through", right=tried == "")
             await self._awake_again()

@@ -16,6 +16,8 @@ from benchmarks.common import children, inside
 from dormouse_engine.plugin.cuts import CUTS
 
 MIB = 2**20
+SAME = (residual.CYCLES + 1) * residual.ANSWERS
+"""Answers of a process that comes to its end."""
 
 
 def frame(file: str, name: str, line: int = 7) -> dict[str, Any]:
@@ -95,6 +97,8 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Any:
     for name, module in (("torch", places.torch), ("vllm", vllm), (cumem.__name__, cumem)):
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(inside, "reading", lambda _: {"device": {"used": 70}})
+    monkeypatch.setattr(inside, "transition", lambda _: {"kind": "wake"})
+    monkeypatch.setattr(residual, "PAUSE_SECONDS", 0)
     monkeypatch.setenv("DORMOUSE_ALLOCATOR", "dormouse")
     return places
 
@@ -120,8 +124,10 @@ def test_a_process_notes_every_cycle(modules: Any, tmp_path: Path) -> None:
     given = argparse.Namespace(scratch=tmp_path, layers=2, graph_layers=3, kv_gib=1)
     record: dict[str, Any] = {}
     residual.measure(given, False, record)  # noqa: FBT003 - one of two modes
-    assert len(record["sleep"]) == len(record["wake"]) == residual.CYCLES
-    assert record["same answer"] == [True] * residual.CYCLES
+    assert len(record["sleep"]) == len(record["the pool's"]) == residual.CYCLES
+    assert len(record["wake at once"]) == len(record["wake after a pause"]) == residual.CYCLES / 2
+    assert [len(each) for each in record["answers"]] == [residual.ANSWERS] * (residual.CYCLES + 1)
+    assert record["same answer"] == [True] * SAME
     assert record["used by a bare context"] == 70
     assert record["allocator"] == "dormouse"
     assert modules.refilled
@@ -142,12 +148,40 @@ def test_a_process_on_another_allocator_than_its_choice_measures_nothing(
 
 
 @pytest.mark.parametrize(
+    ("choice", "variable"),
+    [
+        ("stock", "none"),
+        ("none", "none"),
+        ("buffers", "buffers"),
+        ("buffers+stack", "buffers,stack"),
+        ("all", ",".join(CUTS)),
+        ("all-stack", "buffers,workspaces,scratch,sampling,graphs"),
+        ("all-stack-graphs", "buffers,workspaces,scratch,sampling"),
+    ],
+)
+def test_a_choice_names_cuts(choice: str, variable: str) -> None:
+    assert residual.choices(choice) == [choice]
+    assert residual.cuts(choice) == variable
+
+
+@pytest.mark.parametrize("choice", ["buffer", "buffers+stak", "all-stak", "none,al"])
+def test_an_unknown_choice_is_refused_before_anything_runs(
+    choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["x", "--out", str(tmp_path / "out"), "--eager", choice])
+    with pytest.raises(SystemExit):
+        residual.main()
+    assert "is not one of stock, none, all, buffers, workspaces" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     ("told", "right"),
     [
-        ({"exit": 0, "same answer": [True] * residual.CYCLES}, True),
-        ({"exit": 0, "same answer": [True, False, True]}, False),
+        ({"exit": 0, "same answer": [True] * SAME}, True),
+        ({"exit": 0, "same answer": [*[True] * (SAME - 1), False]}, False),
         ({"exit": 0, "same answer": [True]}, False),
-        ({"exit": 1, "same answer": [True] * residual.CYCLES}, False),
+        ({"exit": 1, "same answer": [True] * SAME}, False),
         ({"error": "no time"}, False),
     ],
 )
