@@ -50,4 +50,4 @@ def releases(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Rele
 @pytest.fixture(scope="session")
 def definitions(cluster: Cluster, releases: Releases) -> None:
     releases.put("dormouse-crds", "default", chart=CRDS_CHART)
-    cluster.kubectl("wait", "--for=condition=Established", "crd/sleepingmodels.dormouse.dev", "--timeout=30s")
+    cluster.wait_defined("sleepingmodels.dormouse.dev")

@@ -207,7 +207,7 @@ def test_definitions_outlive_their_release_unless_told_otherwise(
 
 @pytest.mark.usefixtures("installed")
 def test_the_definition_is_applied_as_it_is_in_the_repository(cluster: Cluster) -> None:
-    cluster.kubectl("wait", "--for=condition=Established", "crd/sleepingmodels.dormouse.dev", "--timeout=30s")
+    cluster.wait_defined("sleepingmodels.dormouse.dev")
     conditions = cluster.get("crd", "sleepingmodels.dormouse.dev")["status"]["conditions"]
     assert {c["type"]: c["status"] for c in conditions if c["type"] != "NonStructuralSchema"} == {
         "NamesAccepted": "True",

@@ -203,6 +203,20 @@ class Cluster:
                 seconds=30,
             )
 
+    def wait_defined(self, name: str, *, seconds: float = 30) -> None:
+        """Return when the API server serves a CustomResourceDefinition, such as `notes.example.com`.
+
+        `kubectl wait` can't: it ends with an error where the definition has no conditions yet.
+        """
+        path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
+
+        def served() -> bool:
+            answer = client.get(path)
+            return answer.status_code == 200 and established(answer.json())
+
+        with self.http() as client:
+            wait_for(f"the definition of {name}", served, seconds=seconds)
+
     def pod_log(self, namespace: str, pod: str, container: str) -> Path:
         """Return where a container's output lies; it stays when the pod is gone."""
         return log_path(self.state, namespace, pod, container)
@@ -245,6 +259,12 @@ class Cluster:
             token=answer.json()["status"]["token"],
             namespace=namespace,
         )
+
+
+def established(definition: Mapping[str, Any]) -> bool:
+    """Whether the API server serves this definition; one that is new has no conditions, or null for them."""
+    conditions = definition.get("status", {}).get("conditions") or []
+    return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
 
 
 def _clear_dead() -> None:

@@ -128,7 +128,7 @@ def test_the_audit_log_keeps_the_body_of_writes_to_our_own_resources(cluster: Cl
         },
     }
     cluster.apply(definition)
-    cluster.kubectl("wait", "--for=condition=Established", "crd/notes.dormouse.dev", "--timeout=30s")
+    cluster.wait_defined("notes.dormouse.dev")
     cluster.apply({"apiVersion": "dormouse.dev/v1", "kind": "Note", "metadata": {"name": "n"}, "text": "x"})
 
     event = list(writes(cluster.audit_log, resource="notes"))[-1]

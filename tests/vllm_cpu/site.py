@@ -43,7 +43,7 @@ class Site:
     def define(self) -> None:
         """Tell the API server what a SleepingModel is; returns when it takes one."""
         self.cluster.apply(ROOT / "crds" / "dormouse.dev_sleepingmodels.yaml")
-        self.cluster.kubectl("wait", "--for=condition=Established", "crd/sleepingmodels.dormouse.dev")
+        self.cluster.wait_defined("sleepingmodels.dormouse.dev")
 
     def add_token(self, token: str) -> None:
         """Add the Secret that engines mount."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from tests.cluster import Cluster
 
 ROOT = Path(__file__).parents[3]
-SECONDS_TO_ESTABLISH = 30
 
 
 @pytest.fixture(scope="session")
@@ -34,14 +32,8 @@ def api(cluster: Cluster, crd: dict[str, Any]) -> client.ApiClient:
     definitions.patch_custom_resource_definition(
         CRD_NAME, crd, field_manager="tests", force=True, _content_type="application/apply-patch+yaml"
     )
-    deadline = time.monotonic() + SECONDS_TO_ESTABLISH
-    while True:
-        status = definitions.read_custom_resource_definition(CRD_NAME).status
-        conditions = (status and status.conditions) or []
-        if any(c.type == "Established" and c.status == "True" for c in conditions):
-            return connection
-        assert time.monotonic() < deadline, f"the definition was not established: {conditions}"
-        time.sleep(0.1)
+    cluster.wait_defined(CRD_NAME)
+    return connection
 
 
 @pytest.fixture(scope="session")

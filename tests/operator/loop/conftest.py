@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def installed(cluster: Cluster) -> Cluster:
     """The cluster with the SleepingModel's definition."""
     cluster.apply(_CRD)
-    cluster.kubectl("wait", "--for=condition=Established", "crd/sleepingmodels.dormouse.dev", "--timeout=30s")
+    cluster.wait_defined("sleepingmodels.dormouse.dev")
     return cluster
 
 
