@@ -36,7 +36,7 @@ Pool::Impl::Impl(std::unique_ptr<Driver> device_driver, int device_index, PoolOp
       device(device_index),
       options(std::move(pool_options)),
       granularity(checked_granularity(options, driver->granularity())),
-      memory(seams.memory ? seams.memory(*driver) : make_driver_memory(*driver)),
+      memory(seams.memory ? seams.memory(*driver) : make_driver_memory(*driver, options.collect_seconds)),
       store(seams.store ? seams.store(*driver) : make_store(*driver, options.store)),
       strays(*driver),
       stream(*driver, Priority::normal),

@@ -25,7 +25,8 @@ class DeviceMemory {
     virtual std::size_t available() = 0;
 };
 
-// Created and released through `driver`, which must outlive it.
-std::unique_ptr<DeviceMemory> make_driver_memory(Driver& driver);
+// Created and released through `driver`, which must outlive it. A driver that collects late is made to collect once
+// nothing was released or taken for `collect_seconds`; 0: never.
+std::unique_ptr<DeviceMemory> make_driver_memory(Driver& driver, double collect_seconds);
 
 }  // namespace dormouse

@@ -62,6 +62,8 @@ class Driver {
     virtual Physical create(std::size_t bytes) = 0;
     virtual void release(Physical physical) = 0;
     virtual bool mapping_keeps_memory() noexcept = 0;
+    // Whether the books on released memory are done by the next create(), which takes the longer the more it was.
+    virtual bool collects_late() noexcept { return false; }
     virtual void map(Address address, std::size_t bytes, Physical physical) = 0;
     virtual void allow(Address address, std::size_t bytes) = 0;
     virtual void unmap(Address address, std::size_t bytes) = 0;

@@ -37,6 +37,9 @@ struct PoolOptions {
     // A wake that finds no room tries again this often, this many seconds apart.
     unsigned memory_retries = 3;
     double retry_seconds = 0.05;
+    // The driver does its books on released memory so long after the last release or wake (Driver::collects_late),
+    // which is longer than a device clears; 0: the next wake does them.
+    double collect_seconds = 0.4;
 };
 
 struct StageOptions {

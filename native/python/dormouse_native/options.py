@@ -34,3 +34,6 @@ class PoolOptions(TypedDict, total=False):
     """How often a wake that finds no room tries again."""
     retry_seconds: float
     """Seconds between two such tries."""
+    collect_seconds: float
+    """cuda: so long after the last release or wake the driver is made to do its books on released memory, which the
+    next wake would wait for; 0 means never."""

@@ -112,6 +112,7 @@ class CudaDriver final : public Driver {
     }
 
     bool mapping_keeps_memory() noexcept override { return true; }
+    bool collects_late() noexcept override { return true; }
 
     void map(Address address, std::size_t bytes, Physical physical) override {
         const auto scope = enter();

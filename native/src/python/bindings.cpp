@@ -50,7 +50,7 @@ Retain retain_from(const std::string& word) {
 void construct(Handle* self, const std::string& driver, int device, const std::string& library, std::size_t capacity,
                const std::string& store, unsigned threads, std::size_t ring_buffer, bool check_host_memory, bool pull,
                const std::string& retain, std::size_t chunk_bytes, std::size_t keep_up_to, unsigned memory_retries,
-               double retry_seconds) {
+               double retry_seconds, double collect_seconds) {
     PoolOptions options;
     options.store = {.kind = store,
                      .threads = threads,
@@ -62,6 +62,7 @@ void construct(Handle* self, const std::string& driver, int device, const std::s
     options.keep_up_to = keep_up_to;
     options.memory_retries = memory_retries;
     options.retry_seconds = retry_seconds;
+    options.collect_seconds = collect_seconds;
     auto made = make_driver(driver, {.device = device, .library = library, .capacity = capacity});
     new (self) Handle(std::make_shared<Pool>(std::move(made), device, options), device);
 }
@@ -80,7 +81,7 @@ void bind_pool(nb::module_& module) {
              "ring_buffer"_a = pool.store.ring_buffer, "check_host_memory"_a = pool.store.check_host_memory,
              "pull"_a = pool.store.pull, "retain"_a = "keep", "chunk_bytes"_a = pool.chunk_bytes,
              "keep_up_to"_a = pool.keep_up_to, "memory_retries"_a = pool.memory_retries,
-             "retry_seconds"_a = pool.retry_seconds, WithoutGil())
+             "retry_seconds"_a = pool.retry_seconds, "collect_seconds"_a = pool.collect_seconds, WithoutGil())
         .def_prop_ro("device", &Handle::device)
         .def_prop_ro("driver", [](Handle& self) { return std::string(self.pool().driver().name()); })
         .def(

@@ -33,7 +33,7 @@ TEST(MakeDriver, AMissingLibraryIsADriverErrorForBothVendors) {
 
 TEST(DriverMemory, IsTheDriversOwn) {
     const auto driver = make_driver("host", small());
-    const auto memory = make_driver_memory(*driver);
+    const auto memory = make_driver_memory(*driver, 0);
     EXPECT_EQ(memory->available(), 8 * mib);
     const Address place = 4 * mib;  // a name: nothing is mapped
     const Physical physical = memory->take(place, 6 * mib);

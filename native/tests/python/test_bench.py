@@ -129,6 +129,12 @@ def test_wakes_at_once_stand_beside_those_that_pull_nothing(*, pulls: bool, fact
     assert not local_summary(records), "a ring has nothing to compare"
 
 
+def test_wakes_at_rest_stand_beside_those_that_nobody_collected_for() -> None:
+    ours = record_of("ours-registered", wake=[1.25], wake_uncollected=[1.5, 2.0, 1.0])
+    told = local_summary({"ours-registered": ours})["ours-registered_collects"]
+    assert told == {"wake": 1.25, "wake_uncollected": 1.5, "x": 1.2}
+
+
 def test_a_failed_section_is_written_and_the_next_one_runs(tmp_path: Path) -> None:
     report = Report(tmp_path / "out.json", {})
 

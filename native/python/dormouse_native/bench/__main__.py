@@ -18,7 +18,7 @@ from dormouse_native.bench.plain import PlainRig
 from dormouse_native.bench.report import Report, gpu_summary, local_summary
 from dormouse_native.bench.shapes import GIB, SHAPES, Shape, rounded_bytes
 from dormouse_native.bench.subjects import StoreKind, Subject
-from dormouse_native.bench.unpulled import measure_unpulled
+from dormouse_native.bench.without import measure_without
 
 Word = TypeVar("Word", bound=str)
 
@@ -42,7 +42,7 @@ def _on_this_machine(report: Report, asked: argparse.Namespace, plan: Plan) -> d
         setting = Setting(PlainRig(virtual=False), SHAPES["tiny"], Plan(asked.repeats, 0.0), "plain")
         for store in asked.stores:
             _ours(report, "host", store, setting)
-            _unpulled(report, "host", store, setting)
+            _without(report, "host", store, setting)
         report.section(
             "ours", lambda ours: in_turn(shape, asked.stores[0], plan, ours, _beside(report, "stock"))
         )
@@ -69,7 +69,7 @@ def _on_gpu(report: Report, asked: argparse.Namespace, plan: Plan) -> dict[str, 
         setting = Setting(rig, shape, plan, "cuda", brief=number > 0)
         _ours(report, "cuda", store, setting, asked.device)
         rig.tidy(report.records[f"ours-{store}"])
-        if _unpulled(report, "cuda", store, setting, asked.device):
+        if _without(report, "cuda", store, setting, asked.device):
             rig.tidy(report.records[f"ours-{store}"])
     makers: dict[str, Callable[[], Subject]] = {
         "cumem": lambda: rivals.CuMem(rig, shape),
@@ -88,15 +88,15 @@ def _ours(report: Report, driver: str, store: StoreKind, setting: Setting, devic
     )
 
 
-def _unpulled(report: Report, driver: str, store: StoreKind, setting: Setting, device: int = 0) -> bool:
+def _without(report: Report, driver: str, store: StoreKind, setting: Setting, device: int = 0) -> bool:
     """Whether there is something to compare: a ring is never pulled, and what failed has no wakes."""
     name = f"ours-{store}"
     if store != "registered" or name in report.failures:
         return False
     report.section(
         name,
-        lambda record: measure_unpulled(
-            lambda: _open(driver, device, store, setting, pull=False),
+        lambda record: measure_without(
+            lambda: _open(driver, device, store, setting, plain=True),
             setting.rig,
             setting.shape,
             setting.plan,
@@ -106,9 +106,13 @@ def _unpulled(report: Report, driver: str, store: StoreKind, setting: Setting, d
     return True
 
 
-def _open(driver: str, device: int, store: StoreKind, setting: Setting, *, pull: bool = True) -> Pool:
+def _open(driver: str, device: int, store: StoreKind, setting: Setting, *, plain: bool = False) -> Pool:
+    """Make a pool; a plain one neither pulls nor collects."""
     _need_host_memory(setting.shape.weights_bytes)
-    return Pool(driver, device, store=store, keep_up_to=setting.shape.keep_up_to, pull=pull)
+    keep = setting.shape.keep_up_to
+    if plain:
+        return Pool(driver, device, store=store, keep_up_to=keep, pull=False, collect_seconds=0)
+    return Pool(driver, device, store=store, keep_up_to=keep)
 
 
 def _rival(make: Callable[[], Subject], shape: Shape, plan: Plan, record: Record) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from dormouse_native.bench.local import FIGURES
 from dormouse_native.bench.measure import Record, host_bytes, median, ratio, say
 from dormouse_native.bench.shapes import GIB, Shape
-from dormouse_native.bench.unpulled import pull_summary
+from dormouse_native.bench.without import worth
 
 
 class Report:
@@ -88,7 +88,7 @@ def machine() -> dict[str, Any]:
 
 
 def local_summary(records: dict[str, Record]) -> dict[str, Any]:
-    """Seconds of the stock pattern over ours, our seconds on the simulated H200, and wakes with and without pulls."""
+    """Seconds of the stock pattern over ours, ours on the simulated H200, and what pulls and collecting are worth."""
     ours, stock, simulated = (records.get(name) for name in ("ours", "stock", "sim"))
     summary: dict[str, Any] = {}
     if ours and stock:
@@ -96,7 +96,7 @@ def local_summary(records: dict[str, Record]) -> dict[str, Any]:
             summary[f"{figure}_x"] = _rounded(ratio(stock.median(figure), ours.median(figure)))
     if simulated:
         summary["sim_h200"] = {f"{figure}_s": _rounded(simulated.median(figure)) for figure in FIGURES}
-    return summary | _pulls(records)
+    return summary | _worth(records)
 
 
 def gpu_summary(records: dict[str, Record], shape: Shape) -> dict[str, Any]:
@@ -125,13 +125,13 @@ def gpu_summary(records: dict[str, Record], shape: Shape) -> dict[str, Any]:
             figure: _rounded(ratio(shape.weights_bytes, link.median(figure)))
             for figure in ("to_device", "to_host")
         }
-    return summary | _pulls(records)
+    return summary | _worth(records)
 
 
-def _pulls(records: dict[str, Record]) -> dict[str, Any]:
+def _worth(records: dict[str, Record]) -> dict[str, Any]:
     return {
         name: {figure: _rounded(value) for figure, value in figures.items()}
-        for name, figures in pull_summary(records).items()
+        for name, figures in worth(records).items()
     }
 
 

@@ -38,6 +38,7 @@ inline PoolOptions small_pool() {
     options.store.threads = 2;
     options.store.ring_buffer = MiB;
     options.retry_seconds = 0.001;
+    options.collect_seconds = 0;  // nobody but the test makes calls
     return options;
 }
 

@@ -82,6 +82,7 @@ class SteeredDriver final : public Driver {
     Physical create(std::size_t bytes) override { return steered("create").create(bytes); }
     void release(Physical physical) override { steered("release").release(physical); }
     bool mapping_keeps_memory() noexcept override { return real_->mapping_keeps_memory(); }
+    bool collects_late() noexcept override { return real_->collects_late(); }
     void map(Address address, std::size_t bytes, Physical physical) override {
         steered("map").map(address, bytes, physical);
     }

@@ -163,6 +163,7 @@ class UnrulyDriver final : public Driver {
     Physical create(std::size_t bytes) override { return inner_->create(bytes); }
     void release(Physical physical) override { inner_->release(physical); }
     bool mapping_keeps_memory() noexcept override { return inner_->mapping_keeps_memory(); }
+    bool collects_late() noexcept override { return inner_->collects_late(); }
     void map(Address address, std::size_t bytes, Physical physical) override { inner_->map(address, bytes, physical); }
     void allow(Address address, std::size_t bytes) override { inner_->allow(address, bytes); }
     void unmap(Address address, std::size_t bytes) override { inner_->unmap(address, bytes); }
