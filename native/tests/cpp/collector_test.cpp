@@ -3,14 +3,12 @@
 #include "collector.hpp"
 
 #include <gtest/gtest.h>
-#include <pthread.h>
 
 #include <atomic>
 #include <chrono>
 #include <functional>
 #include <memory>
 #include <string_view>
-#include <system_error>
 #include <thread>
 
 #include "dormouse/error.hpp"
@@ -135,41 +133,6 @@ TEST_F(CollectorTest, WhatCouldNotBeReleasedIsReleasedNextTimeAndAtTheEnd) {
     }
     EXPECT_EQ(released, 1);
     EXPECT_EQ(free(), 8 * MiB);
-}
-
-// While it lives no thread can be started: their stacks would need more than all addresses.
-class NoThreads {
-   public:
-    NoThreads() {
-        pthread_getattr_default_np(&was_);
-        pthread_attr_t endless;
-        pthread_getattr_default_np(&endless);
-        pthread_attr_setstacksize(&endless, std::size_t{1} << 48);
-        pthread_setattr_default_np(&endless);
-        pthread_attr_destroy(&endless);
-    }
-    ~NoThreads() {
-        pthread_setattr_default_np(&was_);
-        pthread_attr_destroy(&was_);
-    }
-    NoThreads(const NoThreads&) = delete;
-    NoThreads& operator=(const NoThreads&) = delete;
-
-   private:
-    pthread_attr_t was_{};
-};
-
-TEST_F(CollectorTest, WithoutAThreadNothingIsCollectedUntilTheNextRelease) {
-    Collector collector(driver, soon);
-    {
-        const NoThreads no_threads;
-        EXPECT_THROW(std::thread([] {}).join(), std::system_error);
-        collector.released();
-    }
-    std::this_thread::sleep_for(50ms);
-    EXPECT_EQ(created, 0);
-    collector.released();
-    EXPECT_TRUE(comes_true([this] { return released == 1; }));
 }
 
 // ── in a pool ────────────────────────────────────────────────────────────────────────────────────────────
