@@ -107,12 +107,15 @@ def run(choice: str, logs: Path, scratch: Path) -> dict[str, Any]:
 
 
 def choices(text: str) -> list[str]:
-    """Read choices with commas between; raises ArgumentTypeError where a part of one is unknown."""
-    known = ("stock", "none", "all", *CUTS)
+    """Read choices with commas between; raises ArgumentTypeError for what is none."""
+    cut = f"({'|'.join(CUTS)})"
     named = [choice for choice in text.split(",") if choice]
-    for part in (part for choice in named for part in re.split("[+-]", choice)):
-        if part not in known:
-            raise argparse.ArgumentTypeError(f"{part!r} is not one of {', '.join(known)}")
+    for choice in named:
+        if not re.fullmatch(rf"stock|none|{cut}(\+{cut})*|all(-{cut})*", choice):
+            raise argparse.ArgumentTypeError(
+                f"{choice!r} is no choice: say stock, none, cuts with + between, all, or all with -CUT behind; "
+                f"cuts are {', '.join(CUTS)}"
+            )
     return named
 
 

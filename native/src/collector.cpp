@@ -1,8 +1,7 @@
 #include "collector.hpp"
 
+#include <exception>
 #include <system_error>
-
-#include "dormouse/error.hpp"
 
 namespace dormouse {
 
@@ -51,7 +50,8 @@ void Collector::run() noexcept {
         if (!wanted_) {
             changed_.wait(lock);
         } else if (Time::now() < due_) {
-            changed_.wait_until(lock, Time::time_point(due_));
+            const Time::time_point due = due_;  // which moves while this waits
+            changed_.wait_until(lock, due);
         } else {
             wanted_ = false;
             lock.unlock();
@@ -68,7 +68,7 @@ void Collector::collect() noexcept {
         }
         driver_.release(*held_);
         held_.reset();
-    } catch (const error&) {
+    } catch (const std::exception&) {
         // No room, or no device any more.
     }
 }

@@ -43,7 +43,7 @@ class Collector {
     Time::time_point due_;
     bool wanted_ = false;
     bool stopping_ = false;
-    std::optional<Physical> held_;  // by the thread alone: what it could not release
+    std::optional<Physical> held_;  // what the thread could not release; its own while it runs
     std::thread thread_;
 };
 

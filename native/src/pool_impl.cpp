@@ -18,6 +18,14 @@ std::size_t checked_granularity(const PoolOptions& options, std::size_t granular
     return granularity;
 }
 
+PoolOptions checked(PoolOptions options) {
+    if (!(options.collect_seconds >= 0 && options.collect_seconds <= 3600)) {
+        throw invalid_argument("collect_seconds is " + std::to_string(options.collect_seconds) +
+                               ": it must be 0 (never) to 3600");
+    }
+    return options;
+}
+
 std::string words_of(const std::exception_ptr& failure) {
     if (!failure) {
         return {};
@@ -34,7 +42,7 @@ std::string words_of(const std::exception_ptr& failure) {
 Pool::Impl::Impl(std::unique_ptr<Driver> device_driver, int device_index, PoolOptions pool_options, const Seams& seams)
     : driver(std::move(device_driver)),
       device(device_index),
-      options(std::move(pool_options)),
+      options(checked(std::move(pool_options))),
       granularity(checked_granularity(options, driver->granularity())),
       memory(seams.memory ? seams.memory(*driver) : make_driver_memory(*driver, options.collect_seconds)),
       store(seams.store ? seams.store(*driver) : make_store(*driver, options.store)),

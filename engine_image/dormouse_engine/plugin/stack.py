@@ -2,8 +2,9 @@
 
 A context has room for the stack of every thread that its device can run at once: 1024 bytes each by default, 0.26 GiB
 on an H200. While the engine sleeps nothing of it runs, so they are made 256 bytes and 0.19 GiB of the device are free.
-That takes about a millisecond, and as long back right after a sleep. After a pause it takes about 20, most of which the
-pool's first calls would need without it: whoever asks the driver for memory first waits.
+That takes about a millisecond, and as long back right after a sleep. After a pause it took about 20, most of which the
+pool's first calls needed without it: whoever asks the driver for memory first waits, unless the pool has had that done
+before (`collect_seconds`).
 
 An ordinary launch lets them grow again. A captured graph does not: it was made for stacks as they were, and one that is
 launched on smaller ones ends the engine ("unspecified launch failure"). So they are as they were before anything wakes,

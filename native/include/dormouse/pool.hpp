@@ -38,7 +38,7 @@ struct PoolOptions {
     unsigned memory_retries = 3;
     double retry_seconds = 0.05;
     // The driver does its books on released memory so long after the last release or wake (Driver::collects_late),
-    // which is longer than a device clears; 0: the next wake does them.
+    // which is longer than a device clears; 0: the next wake does them. An hour at most.
     double collect_seconds = 0.4;
 };
 

@@ -36,4 +36,4 @@ class PoolOptions(TypedDict, total=False):
     """Seconds between two such tries."""
     collect_seconds: float
     """cuda: so long after the last release or wake the driver is made to do its books on released memory, which the
-    next wake would wait for; 0 means never."""
+    next wake would wait for; 0 means never, 3600 is the most."""

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <chrono>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string_view>
 #include <thread>
@@ -153,6 +154,15 @@ TEST(CollectingPool, ASleepIsCollectedAndTheWakeFindsEverythingAsItWas) {
         EXPECT_TRUE(comes_true([&] { return rig.fake->live("handles") == 0; }));
         rig->wake({});
         EXPECT_TRUE(written.intact());
+    }
+}
+
+TEST(CollectingPool, ATimeThatIsNoneIsRefused) {
+    for (const double seconds :
+         {-0.1, 3601.0, std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
+        PoolOptions options = small_pool();
+        options.collect_seconds = seconds;
+        EXPECT_THROW(Rig(on_cuda, options), invalid_argument) << seconds;
     }
 }
 

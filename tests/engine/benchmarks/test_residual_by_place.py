@@ -164,14 +164,16 @@ def test_a_choice_names_cuts(choice: str, variable: str) -> None:
     assert residual.cuts(choice) == variable
 
 
-@pytest.mark.parametrize("choice", ["buffer", "buffers+stak", "all-stak", "none,al"])
+@pytest.mark.parametrize(
+    "choice", ["buffer", "buffers+stak", "all-stak", "none,al", "buffers-stack", "all+stack", "none+stack"]
+)
 def test_an_unknown_choice_is_refused_before_anything_runs(
     choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["x", "--out", str(tmp_path / "out"), "--eager", choice])
     with pytest.raises(SystemExit):
         residual.main()
-    assert "is not one of stock, none, all, buffers, workspaces" in capsys.readouterr().err
+    assert "is no choice: say stock, none, cuts with + between" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
