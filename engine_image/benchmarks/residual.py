@@ -163,7 +163,13 @@ def measure(given: argparse.Namespace, graphs: bool, record: dict[str, Any]) -> 
         return seconds
 
     expected = answer()
-    record |= {"sleep": [], "wake at once": [], "wake after a pause": [], "the pool's": [], "same answer": []}
+    record |= {
+        "sleep": [],
+        "wake at once": [],
+        "wake after a pause": [],
+        "transitions": [],
+        "same answer": [],
+    }
     record |= {"awake": inside.reading(None), "answers": [answers()]}
     for cycle in range(CYCLES):
         record["sleep"].append(timed(torch, lambda: engine.sleep(level=1)))
@@ -175,7 +181,7 @@ def measure(given: argparse.Namespace, graphs: bool, record: dict[str, Any]) -> 
             time.sleep(PAUSE_SECONDS)
         wakes = record["wake after a pause" if cycle % 2 else "wake at once"]
         wakes.append(timed(torch, engine.wake_up))
-        record["the pool's"].append(inside.transition(None))
+        record["transitions"].append(inside.transition(None))
         record["answers"].append(answers())
     engine.sleep(level=1)
     record["asleep at the end"] = inside.reading(None)

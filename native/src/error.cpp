@@ -5,6 +5,11 @@
 
 namespace dormouse {
 
+error no_thread(std::string_view what, const std::system_error& cause) {
+    return error("no thread for " + std::string{what} + " could be started (" + cause.what() +
+                 "): raise the limit on threads of this process or of its container (RLIMIT_NPROC, pids.max)");
+}
+
 std::string readable(std::size_t bytes) {
     constexpr std::array units{"B", "KiB", "MiB", "GiB", "TiB"};
     double value = static_cast<double>(bytes);

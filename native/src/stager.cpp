@@ -46,9 +46,10 @@ void Stager::start(std::vector<SegmentPtr> segments, const StageOptions& options
     } catch (const std::system_error& failure) {
         const std::lock_guard lock(books_);
         stats_.active = false;
-        stats_.error = std::string{"no thread could be started: "} + failure.what();
+        const error refusal = no_thread("a staging", failure);
+        stats_.error = refusal.what();
         ended_.notify_all();
-        throw error(stats_.error);
+        throw refusal;
     }
 }
 

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <system_error>
 
 namespace dormouse {
 
@@ -52,6 +53,9 @@ class invalid_argument : public error {
    public:
     using error::error;
 };
+
+// That no thread could be started for `what`, such as "a staging".
+error no_thread(std::string_view what, const std::system_error& cause);
 
 // "61.0 GiB", for messages.
 std::string readable(std::size_t bytes);

@@ -18,7 +18,7 @@ void Worker::post(std::function<void()> task) {
         try {
             thread_ = std::thread([this] { run(); });
         } catch (const std::system_error& failure) {
-            throw error(std::string("no thread for a transfer could be started: ") + failure.what());
+            throw no_thread("a transfer", failure);
         }
     }
     tasks_.push_back({std::move(task), now});

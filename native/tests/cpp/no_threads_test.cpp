@@ -70,6 +70,7 @@ TEST_P(WithoutThreads, ASleepChangesNothingAndSaysWhy) {
     const Written written = rig.write(20 * MiB, "weights");
     const std::string words = refusal([&] { rig->sleep(1); });
     EXPECT_NE(words.find("no thread for a transfer could be started"), std::string::npos) << words;
+    EXPECT_NE(words.find("raise the limit on threads"), std::string::npos) << words;
     EXPECT_EQ(rig.state("weights"), TagState::resident);
     EXPECT_TRUE(written.intact());
     rig->sleep(1);
@@ -91,7 +92,8 @@ TEST(StagingWithoutThreads, SaysSoAndTheNextOneStages) {
     Rig rig(on_cuda);
     const Written written = rig.write(8 * MiB, "weights");
     const std::string words = refusal([&] { rig->stage({}); });
-    EXPECT_NE(words.find("no thread could be started"), std::string::npos) << words;
+    EXPECT_NE(words.find("no thread for a staging could be started"), std::string::npos) << words;
+    EXPECT_NE(words.find("raise the limit on threads"), std::string::npos) << words;
     rig->wait_staged();
     EXPECT_FALSE(rig->stats().staging.active);
     EXPECT_EQ(rig->stats().staging.error, words);

@@ -124,7 +124,7 @@ def test_a_process_notes_every_cycle(modules: Any, tmp_path: Path) -> None:
     given = argparse.Namespace(scratch=tmp_path, layers=2, graph_layers=3, kv_gib=1)
     record: dict[str, Any] = {}
     residual.measure(given, False, record)  # noqa: FBT003 - one of two modes
-    assert len(record["sleep"]) == len(record["the pool's"]) == residual.CYCLES
+    assert len(record["sleep"]) == len(record["transitions"]) == residual.CYCLES
     assert len(record["wake at once"]) == len(record["wake after a pause"]) == residual.CYCLES / 2
     assert [len(each) for each in record["answers"]] == [residual.ANSWERS] * (residual.CYCLES + 1)
     assert record["same answer"] == [True] * SAME

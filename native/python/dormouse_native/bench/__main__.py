@@ -96,7 +96,7 @@ def _without(report: Report, driver: str, store: StoreKind, setting: Setting, de
     report.section(
         name,
         lambda record: measure_without(
-            lambda: _open(driver, device, store, setting, plain=True),
+            lambda: _open(driver, device, store, setting, bare=True),
             setting.rig,
             setting.shape,
             setting.plan,
@@ -106,11 +106,11 @@ def _without(report: Report, driver: str, store: StoreKind, setting: Setting, de
     return True
 
 
-def _open(driver: str, device: int, store: StoreKind, setting: Setting, *, plain: bool = False) -> Pool:
-    """Make a pool; a plain one neither pulls nor collects."""
+def _open(driver: str, device: int, store: StoreKind, setting: Setting, *, bare: bool = False) -> Pool:
+    """Make a pool; a bare one neither pulls nor collects."""
     _need_host_memory(setting.shape.weights_bytes)
     keep = setting.shape.keep_up_to
-    if plain:
+    if bare:
         return Pool(driver, device, store=store, keep_up_to=keep, pull=False, collect_seconds=0)
     return Pool(driver, device, store=store, keep_up_to=keep)
 
