@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "address_space.hpp"
 #include "dormouse/error.hpp"
 
 namespace dormouse {
@@ -19,6 +20,10 @@ std::size_t checked_granularity(const PoolOptions& options, std::size_t granular
 }
 
 PoolOptions checked(PoolOptions options) {
+    if (options.grain_bytes == 0 || options.grain_bytes % whole_pages(1) != 0) {
+        throw invalid_argument("grain_bytes is " + std::to_string(options.grain_bytes) +
+                               ": it must be a multiple of a page, " + std::to_string(whole_pages(1)));
+    }
     if (!(options.collect_seconds >= 0 && options.collect_seconds <= 3600)) {
         throw invalid_argument("collect_seconds is " + std::to_string(options.collect_seconds) +
                                ": it must be 0 (never) to 3600");

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "dormouse/error.hpp"
+#include "grains.hpp"
 #include "transition.hpp"
 
 namespace dormouse {
@@ -18,6 +19,8 @@ struct Candidate {
     Chunk* chunk;
     std::uint64_t generation;
     std::uint64_t digest = 0;
+    bool mismatched = false;                 // believed, and the digests disagree
+    std::vector<std::uint64_t> grains = {};  // of one that is mismatched
 };
 
 // Content that must survive: all of a tag that is offloaded, the small segments of one that is discarded.
@@ -60,13 +63,26 @@ std::vector<Candidate> dirty_ones(std::span<const Candidate> chunks, bool digest
             account.clean_bytes += candidate.chunk->bytes();
             continue;
         }
+        dirty.push_back(candidate);
         if (believed && digested) {
+            dirty.back().mismatched = true;
             account.mismatched_bytes += candidate.chunk->bytes();
             ++account.counters.digest_mismatches;
         }
-        dirty.push_back(candidate);
     }
     return dirty;
+}
+
+// Of the chunks that were believed: the others are copied whole, whatever their grains say.
+void digest_grains(const Parts& parts, std::span<Candidate> dirty) {
+    for (Candidate& candidate : dirty) {
+        if (candidate.mismatched) {
+            const Range whole{candidate.chunk->address(), candidate.chunk->bytes()};
+            const std::vector<Range> grains = grains_of(whole, parts.options.grain_bytes);
+            candidate.grains.resize(grains.size());
+            parts.driver.digest(grains, candidate.grains, parts.stream);
+        }
+    }
 }
 
 // The pipeline is the only writer now, but stats() may be reading.
@@ -117,15 +133,23 @@ class Booking {
 
 void copy_out(const Parts& parts, std::span<const Candidate> dirty, bool digested, Account& account) {
     const std::unique_ptr<Transfer> transfer = parts.store.offload(Priority::normal);
+    std::size_t copied = 0;
     for (const Candidate& candidate : dirty) {
         const Chunk& chunk = *candidate.chunk;
-        set_backup(candidate, {.slot = chunk.backup.slot});
-        transfer->add({chunk.address(), chunk.bytes(), chunk.backup.slot, 0});
+        const Slot slot = chunk.backup.slot;
+        const std::vector<Stretch> stretches =
+            changed(chunk.bytes(), parts.options.grain_bytes, chunk.backup.grains, candidate.grains);
+        set_backup(candidate, {.slot = slot});
+        for (const Stretch& stretch : stretches) {
+            transfer->add({chunk.address() + stretch.offset, stretch.bytes, slot, stretch.offset});
+            copied += stretch.bytes;
+        }
     }
     transfer->finish();
+    account.copied_bytes += copied;
     for (const Candidate& candidate : dirty) {
-        set_backup(candidate, {candidate.chunk->backup.slot, true, digested, candidate.digest, candidate.generation});
-        account.copied_bytes += candidate.chunk->bytes();
+        set_backup(candidate, {candidate.chunk->backup.slot, true, digested, candidate.digest, candidate.generation,
+                               candidate.grains});
     }
 }
 
@@ -177,7 +201,11 @@ void put_to_sleep(const Parts& parts, Table::Move& move, Stopwatch& watch, Accou
         watch.phase("digest");
         digest_all(parts, chunks);
     }
-    const std::vector<Candidate> dirty = dirty_ones(chunks, digested, account);
+    std::vector<Candidate> dirty = dirty_ones(chunks, digested, account);
+    if (account.mismatched_bytes != 0) {
+        watch.phase("compare");
+        digest_grains(parts, dirty);
+    }
     if (!dirty.empty()) {
         watch.phase("copy");
         copy_out(parts, dirty, digested, account);

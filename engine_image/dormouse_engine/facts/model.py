@@ -88,7 +88,7 @@ class TransitionFacts:
     clean: int
     """Bytes that a sleep need not copy."""
     mismatched: int
-    """Bytes copied again, for the backup was thought valid and was not."""
+    """Bytes of chunks whose backup was thought valid and was not; what changed of them is copied again."""
     pulled: int = 0
     """Of the copied ones, those that the device's processors took, for its copy engine was clearing memory."""
     error: str = ""

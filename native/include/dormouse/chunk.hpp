@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "dormouse/backup.hpp"
 #include "dormouse/device_memory.hpp"
@@ -25,10 +26,11 @@ namespace dormouse {
 // in between leaves a digest that no longer agrees, and the bytes are copied again.
 struct Backup {
     Slot slot = no_slot;
-    bool complete = false;         // every byte has arrived
-    bool digested = false;         // `digest` is known
-    std::uint64_t digest = 0;      // of the bytes
-    std::uint64_t generation = 0;  // of the segment, before the copy
+    bool complete = false;                   // every byte has arrived
+    bool digested = false;                   // `digest` is known
+    std::uint64_t digest = 0;                // of the bytes
+    std::uint64_t generation = 0;            // of the segment, before the copy
+    std::vector<std::uint64_t> grains = {};  // digests of its parts (grains.hpp); empty: not known
 };
 
 class Chunk {

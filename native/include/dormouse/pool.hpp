@@ -32,6 +32,8 @@ struct PoolOptions {
     Retain retain = Retain::keep;
     // Largest physical allocation; bigger segments are made of several.
     std::size_t chunk_bytes = 512u << 20;
+    // A chunk that changes again and again is compared and copied in parts of this size, a multiple of a page.
+    std::size_t grain_bytes = 4u << 20;
     // A discard keeps segments up to this size (small runtime tensors that live under kv_cache); 0 keeps none.
     std::size_t keep_up_to = 64u << 20;
     // A wake that finds no room tries again this often, this many seconds apart.
@@ -55,7 +57,7 @@ struct Transition {
     std::size_t copied_bytes = 0;
     std::size_t pulled_bytes = 0;      // of a wake's: copied by the device's processors, not by its copy engine
     std::size_t clean_bytes = 0;       // not copied: the digest agreed with the backup
-    std::size_t mismatched_bytes = 0;  // copied again: the backup was thought valid and was not
+    std::size_t mismatched_bytes = 0;  // of chunks whose backup was thought valid and was not
     std::string error;                 // empty when it worked
 };
 

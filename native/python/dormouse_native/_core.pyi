@@ -58,7 +58,7 @@ class Transition:
         """Not copied: the device's digest agreed with the backup."""
     @property
     def mismatched_bytes(self) -> int:
-        """Copied again: the backup was thought valid and was not."""
+        """Of chunks whose backup was thought valid and was not; of one that changes often, parts are copied."""
     @property
     def error(self) -> str:
         """Empty when it worked."""

@@ -39,6 +39,7 @@ using States = std::map<std::string, TagState>;
 PoolOptions options() {
     PoolOptions chosen = small_pool();
     chosen.chunk_bytes = unit;
+    chosen.grain_bytes = unit / 4;
     chosen.keep_up_to = unit;
     chosen.store.threads = 1;  // calls in the same order every time
     chosen.store.ring_buffer = unit;
@@ -146,6 +147,18 @@ void sleep_and_wake(Engine& engine) {
     wake_all(engine);
     engine.rig.rewrite(engine.cache);
 }
+// A byte that nobody was told of, in the second chunk.
+void write_unseen(Engine& engine) {
+    Written& weights = engine.weights;
+    flip(weights.address + unit + 77);
+    weights.digest = digest_at(weights.address, weights.bytes);
+}
+void change_twice(Engine& engine) {
+    for (int i = 0; i < 2; ++i) {
+        sleep_and_wake(engine);
+        write_unseen(engine);
+    }
+}
 void allocate(Engine& engine) {
     engine.extra = engine.rig->malloc(2 * unit, "weights");
     ++engine.expected_segments;
@@ -178,6 +191,7 @@ const std::vector<Scene> scenes{
      sleep_one,
      {{"weights", offloaded}, {"kv_cache", discarded}},
      true},
+    {"sleep 1, changed twice", change_twice, sleep_one, {{"weights", offloaded}, {"kv_cache", discarded}}, true, true},
     {"sleep 1, staged", stage, sleep_one, {{"weights", offloaded}, {"kv_cache", discarded}}, true, true},
     {"sleep 2", nothing, sleep_two, {{"weights", discarded}, {"kv_cache", discarded}}, true},
     {"sleep 2 from 1", sleep_one, sleep_two, {{"weights", discarded}, {"kv_cache", discarded}}, true},

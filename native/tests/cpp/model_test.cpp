@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <map>
+#include <optional>
 #include <random>
 #include <string>
 #include <thread>
@@ -35,6 +36,9 @@ constexpr std::uint64_t few = 250;
 #else
 constexpr std::uint64_t few = 1000;
 #endif
+
+// So many that each kind of step will have met the others.
+constexpr std::uint64_t many = 4000;
 
 const std::vector<std::string> tag_names{"weights", "kv_cache", "runtime", "workspace", "default"};
 
@@ -110,16 +114,18 @@ class Player {
         }
         const bool pulls = rig_->stats().store.pulls;
         EXPECT_TRUE(pulls ? pulled > 0 || steps < few : pulled == 0) << pulled << " bytes pulled";
+        EXPECT_TRUE(rig_.digests ? in_grains > 0 || steps < many : in_grains == 0) << in_grains << " sleeps in grains";
         rig_.may_lose = rig_.may_lose || faults_ != 0;
         rig_.close();
     }
 
-    std::uint64_t transitions = 0, faults = 0, refusals = 0, stagings = 0, pulled = 0;
+    std::uint64_t transitions = 0, faults = 0, refusals = 0, stagings = 0, pulled = 0, in_grains = 0;
 
    private:
     static PoolOptions options(std::size_t unit) {
         PoolOptions chosen = small_pool();
         chosen.chunk_bytes = 2 * unit;
+        chosen.grain_bytes = unit / 4;
         chosen.keep_up_to = unit;
         chosen.store.ring_buffer = unit;
         chosen.memory_retries = 1;
@@ -152,14 +158,17 @@ class Player {
         if (dice < 48) {
             return write_one();
         }
-        if (dice < 52) {
+        if (dice < 51) {
             rig_->mark_dirty({});
             return "mark dirty";
         }
-        if (dice < 58) {
+        if (dice < 55) {
+            return change_again_and_again();
+        }
+        if (dice < 60) {
             return stage();
         }
-        if (dice < 61) {
+        if (dice < 63) {
             return release_backups();
         }
         if (dice < 72) {
@@ -329,6 +338,23 @@ class Player {
         return told ? "write" : "write unseen";
     }
 
+    // As an engine's counters do, of which each request changes some.
+    std::string change_again_and_again() {
+        Known* segment = any_segment();
+        if (segment == nullptr || segment->where != TagState::resident || !segment->defined) {
+            return "change nothing";
+        }
+        std::string words = "change again and again:";
+        const Address address = segment->written.address;
+        for (int i = 0; i < 3 && segment->where == TagState::resident; ++i) {
+            flip(address + below(segment->written.bytes));
+            segment->written.digest = digest_at(address, segment->written.bytes);
+            words += " " + sleep_level(1);
+            words += " " + wake({});
+        }
+        return words;
+    }
+
     std::string stage() {
         if (!rig_.digests) {
             EXPECT_THROW(rig_->stage({}), illegal_state);
@@ -396,6 +422,24 @@ class Player {
         }
     }
 
+    template <typename Action>
+    void fall_asleep(const std::map<std::string, TagState>& wish, Action action) {
+        std::vector<const Known*> awake;
+        for (const auto& [address, segment] : model_.segments) {
+            if (segment.where == TagState::resident) {
+                awake.push_back(&segment);
+            }
+        }
+        std::optional<Transition> slept;
+        transition(wish, true, [&] { slept = action(); });
+        std::size_t kept = 0;
+        for (const Known* segment : awake) {
+            kept += segment->where == TagState::offloaded ? segment->written.bytes : 0;
+        }
+        // Of a chunk that changed, less than the chunk was copied.
+        in_grains += slept && slept->clean_bytes + slept->copied_bytes < kept ? 1U : 0U;
+    }
+
     std::map<std::string, TagState> everything_at(int level) const {
         std::map<std::string, TagState> wish;
         for (const auto& [tag, state] : model_.tags) {
@@ -418,7 +462,7 @@ class Player {
             EXPECT_THROW(rig_->sleep(level), illegal_state);
             return words + " (refused)";
         }
-        transition(wish, true, [&] { rig_->sleep(level); });
+        fall_asleep(wish, [&] { return rig_->sleep(level); });
         return words;
     }
 
@@ -436,7 +480,7 @@ class Player {
             EXPECT_THROW(rig_->sleep(offload), illegal_state);
             return "sleep by list (refused)";
         }
-        transition(wish, true, [&] { rig_->sleep(offload); });
+        fall_asleep(wish, [&] { return rig_->sleep(offload); });
         return "sleep by list" + broken();
     }
 
@@ -585,10 +629,11 @@ TEST_P(ModelTest, AnySequenceOfRequestsDoesWhatTheModelSays) {
     std::fflush(stdout);
     Player player(GetParam(), seed);
     player.play(steps);
-    std::printf("%llu transitions, %llu faults, %llu refusals, %llu stagings, %llu bytes pulled\n",
-                static_cast<unsigned long long>(player.transitions), static_cast<unsigned long long>(player.faults),
-                static_cast<unsigned long long>(player.refusals), static_cast<unsigned long long>(player.stagings),
-                static_cast<unsigned long long>(player.pulled));
+    std::printf(
+        "%llu transitions, %llu faults, %llu refusals, %llu stagings, %llu bytes pulled, %llu sleeps in grains\n",
+        static_cast<unsigned long long>(player.transitions), static_cast<unsigned long long>(player.faults),
+        static_cast<unsigned long long>(player.refusals), static_cast<unsigned long long>(player.stagings),
+        static_cast<unsigned long long>(player.pulled), static_cast<unsigned long long>(player.in_grains));
 }
 
 }  // namespace

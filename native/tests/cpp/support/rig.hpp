@@ -30,10 +30,11 @@ inline constexpr Kind on_cuda_ring{"cuda_ring", "cuda", "ring"};
 inline constexpr Kind on_acl{"acl_registered", "acl", "registered"};
 inline constexpr Kind on_acl_ring{"acl_ring", "acl", "ring"};
 
-// Chunks of 4 MiB; of kv_cache up to 4 MiB is kept.
+// Chunks of 4 MiB, grains of 1; of kv_cache up to 4 MiB is kept.
 inline PoolOptions small_pool() {
     PoolOptions options;
     options.chunk_bytes = 4 * MiB;
+    options.grain_bytes = MiB;
     options.keep_up_to = 4 * MiB;
     options.store.threads = 2;
     options.store.ring_buffer = MiB;
