@@ -20,7 +20,7 @@ KIT=${KIT:-.gpu}
 BENCH=${BENCH:-/tmp/dormouse-bench}
 OPS=$BENCH/ops
 declare -A SECONDS_OF=(
-  [offline]=480 [online]=240 [two_models]=360 [level2]=240 [pressure]=180 [cycles]=240 [staging]=180
+  [offline]=480 [online]=240 [two_models]=360 [level2]=240 [pressure]=180 [cycles]=240 [staging]=240
   [residual]=550 [tensor_parallel]=300
 )
 ONE_GPU=(two_models online offline level2 pressure cycles staging residual)

@@ -155,9 +155,11 @@ def test_staging_is_measured_in_turns_and_copies_each_time(run: Run) -> None:
     side = measured(staging, PaperEngine(), run)
     assert side["error"] is None
     names = [step["name"] for step in side["steps"]]
-    assert names[:3] == ["quiet", "staging at 8 GiB/s", "staging at 16 GiB/s"]
+    assert names[: 2 * staging.TURNS] == ["quiet", "staging onto new memory"] * staging.TURNS
+    pinned = ["quiet", "staging at 8 GiB/s", "staging at 16 GiB/s"]
+    assert names[2 * staging.TURNS :] == pinned * staging.TURNS
     assert all(step["staging"][0]["total"] == WEIGHTS for step in side["steps"] if step["staging"])
-    assert len(side["figures"][staging.QUIET]) == staging.TURNS
+    assert side["facts"]["staging"][0]["done"] == WEIGHTS, "then all host memory is pinned"
 
 
 def test_an_engine_without_a_pool_has_only_quiet_turns(run: Run) -> None:

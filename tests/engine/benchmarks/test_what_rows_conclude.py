@@ -165,15 +165,38 @@ def test_too_few_cycles_tell_nothing_of_growth() -> None:
     assert goals["growth: files"]["met"] is None
 
 
-def test_a_staging_that_ended_before_the_batch_does_not_count() -> None:
-    def turn(name: str, seconds: float, *, active: bool) -> dict[str, Any]:
-        return {"name": name, "seconds": seconds, "staging": [{"active": active}]}
+def turn_of(number: int, name: str, seconds: float, *, active: bool | None = None) -> dict[str, Any]:
+    told = None if active is None else [{"active": active}]
+    return {"turn": number, "name": name, "seconds": seconds, "staging": told}
 
-    slow = staging.RATES[0]
-    name = f"staging at {slow // GIB} GiB/s"
-    steps = [turn(name, 1.02, active=True), turn(name, 1.0, active=False)]
-    told = staging.conclude({"ours": side(steps, {staging.QUIET: [1.0, 1.0]})})
-    assert told["goals"][f"slower: {name}"] == {"goal": 0.03, "measured": 0.02, "met": True}
+
+SLOW = f"staging at {staging.RATES[0] // GIB} GiB/s"
+
+
+def test_a_staging_that_ended_before_the_batch_does_not_count() -> None:
+    steps = [
+        turn_of(0, staging.QUIET, 1.0),
+        turn_of(0, SLOW, 1.02, active=True),
+        turn_of(1, staging.QUIET, 1.0),
+        turn_of(1, SLOW, 1.0, active=False),
+    ]
+    told = staging.conclude({"ours": side(steps)})
+    assert told["goals"][f"eager: slower: {SLOW}"] == {"goal": 0.03, "measured": 0.02, "met": True}
+    assert told["goals"][f"eager: slower: {staging.NEW}"]["met"] is None
+
+
+def test_a_batch_is_compared_with_the_quiet_one_before_it() -> None:
+    steps = [
+        step
+        for number, quiet in enumerate((1.0, 2.0, 4.0))  # a host that becomes slower and slower
+        for step in (
+            turn_of(number, staging.QUIET, quiet),
+            turn_of(number, SLOW, quiet * 1.01, active=True),
+        )
+    ]
+    told = staging.conclude({"ours": side(steps), "ours-graphs": side([])})
+    assert told["eager"]["slower"][SLOW] == 0.01
+    assert told["graphs"]["slower"][SLOW] is None
 
 
 def test_changed_weights_are_compared_with_the_other_side_s_fresh_answer() -> None:
