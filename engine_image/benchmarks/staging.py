@@ -4,8 +4,8 @@ The same batch is answered in turns, with a staging and without, and each turn w
 just before it: a host is not equally fast all the time. First the staging takes host memory that it must touch and pin
 (given back before each turn); then all of it is pinned, and only copies and their digests are left, at the plugin's
 rate and at twice it. Before each staging the pool is told to trust nothing, so that all is copied; how much was, and
-whether it ran to the batch's end, stands beside each time. Eager decoding waits for the CPU that launches kernels, with
-CUDA graphs hardly.
+whether it ran to the batch's end, stands beside each time. Eager decoding waits for the CPU that launches kernels; with
+CUDA graphs a step is few launches.
 """
 
 from __future__ import annotations
