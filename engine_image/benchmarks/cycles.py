@@ -1,4 +1,4 @@
-"""A hundred sleeps and wakes of a model of 18 GiB: nothing may grow, and the answer stays the same.
+"""A hundred sleeps and wakes of a model of 17 GiB: nothing may grow, and the answer stays the same.
 
 Growth is the median of the last ten cycles less that of ten early ones, after caches have filled. `--with
 staging,pressure` measures those rows in the same processes, where the last one may break vLLM's own allocator.

@@ -1,7 +1,7 @@
 // Grains: the parts in which a chunk is compared once its content turned out to change behind the pool's back.
 //
 // Most chunks never change, and one digest of each is all that a sleep needs to know. A few change with every request,
-// in a few places: vLLM counts the tokens of each sequence for penalties in one tensor of 600 MiB, of which a request
+// in a few places: vLLM counts the tokens of each sequence for penalties in one tensor of 594 MiB, of which a request
 // writes some rows. So a sleep that finds a chunk changed digests its grains too, and keeps these digests with the
 // backup: the next such sleep copies the grains that differ, not the chunk.
 #pragma once

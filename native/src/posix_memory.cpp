@@ -5,8 +5,8 @@
 //
 // commit() touches page by page, on one thread; who is in a hurry calls it for disjoint ranges from many. That is
 // faster than to have the kernel populate the range (MADV_POPULATE_WRITE), which holds the process's memory lock all
-// the while and so stands in the way of a driver that pins: 2.0 against 2.3 to 3.1 s for a first offload of 61 GiB on
-// an H200.
+// the while and so stands in the way of a driver that pins: medians of 2.2 against 2.8 s for a first offload of 61 GiB
+// on two H200s (benchmarks/h200-experiments.log).
 #include <sys/mman.h>
 
 #include <cstring>

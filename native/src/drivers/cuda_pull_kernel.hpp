@@ -1,7 +1,7 @@
 // A copy as a kernel, in PTX: the device's processors read pinned host memory and write their own.
 //
 // The grid walks the range together, 16 bytes to a vector; thread t of T takes vectors t, t+T, t+2T …, four of them
-// under way at a time. What bounds it is the link: on an H200, 16 to 132 blocks of 512 threads moved alike 45 to 47
+// under way at a time. What bounds it is the link: on an H200, 16 to 132 blocks of 512 threads moved alike 44 to 47
 // GiB/s (the copy engine at rest: 51.7), and mapping memory meanwhile took the longer the more blocks there were: so
 // it takes the fewest. Nothing is read twice, so nothing may be pushed out of the caches for it (.cs).
 #pragma once
