@@ -1,8 +1,9 @@
 // How many threads and buffers a transfer gets.
 //
-// The numbers are those at which an H200's link is full: 8 lanes fill it upwards and 14 nearly so downwards, where
-// copying out of a buffer also writes. Three quarters of the cores commit: the thread that pins and the driver's own
-// want the rest, and on 16 cores 12 threads were never slower than 16.
+// The numbers are those at which copies through a ring and nothing else filled an H200's link: 8 lanes upwards, 14
+// nearly so downwards, where copying out of a buffer also writes. A whole wake is slower. Three quarters of the cores
+// commit: the thread that pins and the driver's own want the rest, and on 16 cores 12 threads were never slower
+// than 16.
 #include "stores/equipment.hpp"
 
 #include <algorithm>
