@@ -165,10 +165,13 @@ async def test_a_wake_that_leaves_memory_behind_is_dirty_until_rolled_back(
 async def test_a_transition_is_seen_while_it_runs_and_the_state_is_the_one_before(
     start: Callable[..., StandIn], followed: Followed
 ) -> None:
-    await reached(followed, start(guard=True, sleep_seconds=0.5))
+    engine = start(guard=True)
+    await reached(followed, engine)
+    await strike(engine, {"at": "sleep", "kind": "hang", "when": "mid"})  # until somebody has looked
     sleep = asyncio.create_task(followed.perform(Operation.SLEEP_OFFLOAD))
     seen = await followed.until(lambda now: now.transition is not None)
     assert (seen.transition, seen.state) == ("sleep", EngineState.AWAKE)
+    await strike(engine)
     assert ((await sleep).state, followed.seen.transition) == (EngineState.OFFLOADED, None)
 
 

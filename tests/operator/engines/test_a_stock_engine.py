@@ -176,11 +176,13 @@ async def test_a_transition_that_freezes_the_core_hangs_and_its_late_end_shows(
 async def test_somebody_elses_transition_shows(
     start: Callable[..., StandIn], follow: Callable[..., Followed]
 ) -> None:
-    engine = start(sleep_seconds=0.5)
+    engine = start()
     followed = await reached(follow(), engine)
+    await strike(engine, {"at": "sleep", "kind": "hang", "when": "mid"})  # until a poll has met it
     sleep = asyncio.create_task(post(engine, "/sleep"))
     seen = await followed.until(lambda now: now.transition is not None)
     assert (seen.transition, seen.state) == ("sleep", S.AWAKE)
+    await strike(engine)
     await sleep
     seen = await followed.until(lambda now: now.transition is None)
     assert seen.state is S.OFFLOADED
