@@ -102,7 +102,7 @@ async def test_a_request_resets_idleness_and_probes_do_not(
 async def test_a_running_request_is_counted_and_neither_cut_nor_put_to_sleep_beside(
     start: Callable[..., StandIn], follow: Callable[..., Followed]
 ) -> None:
-    engine = start(token_seconds=0.02)
+    engine = start(token_seconds=0.06)
     followed = await reached(follow(), engine)
     request = asyncio.create_task(post(engine, "/v1/completions", json=PROMPT | {"max_tokens": 50}))
     await followed.until(lambda seen: seen.in_flight == 1)
