@@ -29,7 +29,7 @@ LAYERS, KV_GIB = 16, 19
 RATES = (8 * GIB, 16 * GIB)
 TURNS = 6
 TOKENS, REPEAT = 96, 8  # of 8 prompts: a batch of 64
-SECONDS_OF_A_TURN = 10.0
+SECONDS_OF_A_TURN = 20.0
 SLOWDOWN = 0.03
 QUIET, NEW = "quiet", "staging onto new memory"
 

@@ -12,7 +12,7 @@ std::vector<Range> grains_of(Range chunk, std::size_t grain_bytes) {
     return grains;
 }
 
-std::vector<Stretch> changed(std::size_t chunk_bytes, std::size_t grain_bytes, std::span<const std::uint64_t> before,
+std::vector<Stretch> to_copy(std::size_t chunk_bytes, std::size_t grain_bytes, std::span<const std::uint64_t> before,
                              std::span<const std::uint64_t> now) {
     if (now.empty() || before.size() != now.size()) {
         return {{0, chunk_bytes}};

@@ -25,8 +25,9 @@ struct Stretch {
 // `chunk` in ranges of `grain_bytes`, the last one what is left.
 std::vector<Range> grains_of(Range chunk, std::size_t grain_bytes);
 
-// Where `now` differs from `before`, neighbours as one; everything where either is not known (empty).
-std::vector<Stretch> changed(std::size_t chunk_bytes, std::size_t grain_bytes, std::span<const std::uint64_t> before,
+// What a new backup lacks: where `now` differs from `before`, neighbours as one; everything where either is not known
+// (empty).
+std::vector<Stretch> to_copy(std::size_t chunk_bytes, std::size_t grain_bytes, std::span<const std::uint64_t> before,
                              std::span<const std::uint64_t> now);
 
 }  // namespace dormouse

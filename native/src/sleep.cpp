@@ -134,11 +134,13 @@ class Booking {
 void copy_out(const Parts& parts, std::span<const Candidate> dirty, bool digested, Account& account) {
     const std::unique_ptr<Transfer> transfer = parts.store.offload(Priority::normal);
     std::size_t copied = 0;
+    std::size_t all = 0;
     for (const Candidate& candidate : dirty) {
         const Chunk& chunk = *candidate.chunk;
         const Slot slot = chunk.backup.slot;
         const std::vector<Stretch> stretches =
-            changed(chunk.bytes(), parts.options.grain_bytes, chunk.backup.grains, candidate.grains);
+            to_copy(chunk.bytes(), parts.options.grain_bytes, chunk.backup.grains, candidate.grains);
+        all += chunk.bytes();
         set_backup(candidate, {.slot = slot});
         for (const Stretch& stretch : stretches) {
             transfer->add({chunk.address() + stretch.offset, stretch.bytes, slot, stretch.offset});
@@ -147,6 +149,7 @@ void copy_out(const Parts& parts, std::span<const Candidate> dirty, bool digeste
     }
     transfer->finish();
     account.copied_bytes += copied;
+    account.clean_bytes += all - copied;
     for (const Candidate& candidate : dirty) {
         set_backup(candidate, {candidate.chunk->backup.slot, true, digested, candidate.digest, candidate.generation,
                                candidate.grains});

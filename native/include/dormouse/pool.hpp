@@ -56,7 +56,7 @@ struct Transition {
     std::vector<std::pair<std::string, double>> phases;
     std::size_t copied_bytes = 0;
     std::size_t pulled_bytes = 0;      // of a wake's: copied by the device's processors, not by its copy engine
-    std::size_t clean_bytes = 0;       // not copied: the digest agreed with the backup
+    std::size_t clean_bytes = 0;       // not copied: a digest agreed with the backup
     std::size_t mismatched_bytes = 0;  // of chunks whose backup was thought valid and was not
     std::string error;                 // empty when it worked
 };

@@ -27,19 +27,19 @@ TEST(Grains, CoverAChunkWithoutGapsAndTheLastIsWhatIsLeft) {
 }
 
 TEST(Grains, NeighboursThatChangedAreOneStretch) {
-    EXPECT_EQ(changed(45, 10, Digests{1, 2, 3, 4, 5}, Digests{1, 0, 0, 4, 0}),
+    EXPECT_EQ(to_copy(45, 10, Digests{1, 2, 3, 4, 5}, Digests{1, 0, 0, 4, 0}),
               (std::vector<Stretch>{{10, 20}, {40, 5}}));
 }
 
 TEST(Grains, NothingIsCopiedOfWhatIsTheSame) {
-    EXPECT_TRUE(changed(20, 10, Digests{1, 2}, Digests{1, 2}).empty());
+    EXPECT_TRUE(to_copy(20, 10, Digests{1, 2}, Digests{1, 2}).empty());
 }
 
 TEST(Grains, EverythingIsCopiedWhereTheGrainsOfEitherAreNotKnown) {
     const std::vector<Stretch> everything{{0, 20}};
-    EXPECT_EQ(changed(20, 10, {}, Digests{1, 2}), everything);
-    EXPECT_EQ(changed(20, 10, Digests{1, 2}, {}), everything);
-    EXPECT_EQ(changed(20, 10, {}, {}), everything);
+    EXPECT_EQ(to_copy(20, 10, {}, Digests{1, 2}), everything);
+    EXPECT_EQ(to_copy(20, 10, Digests{1, 2}, {}), everything);
+    EXPECT_EQ(to_copy(20, 10, {}, {}), everything);
 }
 
 class GrainsTest : public ::testing::TestWithParam<Kind> {
@@ -74,7 +74,7 @@ TEST_P(GrainsTest, AChunkThatChangesAgainIsCopiedWhereItChanged) {
     const Transition slept = cycle();
     EXPECT_EQ(slept.copied_bytes, MiB);
     EXPECT_EQ(slept.mismatched_bytes, 4 * MiB);
-    EXPECT_EQ(slept.clean_bytes, 6 * MiB);
+    EXPECT_EQ(slept.clean_bytes, 9 * MiB) << "what needed no copy, in whichever chunk";
     EXPECT_EQ(cycle().copied_bytes, 0U);
 }
 

@@ -436,8 +436,10 @@ class Player {
         for (const Known* segment : awake) {
             kept += segment->where == TagState::offloaded ? segment->written.bytes : 0;
         }
-        // Of a chunk that changed, less than the chunk was copied.
-        in_grains += slept && slept->clean_bytes + slept->copied_bytes < kept ? 1U : 0U;
+        if (slept) {
+            EXPECT_EQ(slept->clean_bytes + slept->copied_bytes, kept) << "each byte is one or the other";
+            in_grains += slept->copied_bytes < slept->mismatched_bytes ? 1U : 0U;  // less than the chunks that changed
+        }
     }
 
     std::map<std::string, TagState> everything_at(int level) const {

@@ -148,7 +148,7 @@ def _digest_rate(record: Record) -> None:
     for step in record.steps:
         seconds = sum(value for name, value in step.get("phases", {}).items() if "digest" in name)
         if step["figure"] == "later_sleep" and seconds:
-            rates.append((step["clean"] + step["mismatched"]) / seconds / GIB)
+            rates.append((step["clean"] + step["copied"]) / seconds / GIB)
     record.fact("digest_gib_per_second", median(rates))
 
 
