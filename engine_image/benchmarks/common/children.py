@@ -17,17 +17,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _GRACE_SECONDS = 10.0
+_LEAVE_SECONDS = 30.0
 _LAST_LINES = 60
 
 
 def run(command: Sequence[str], environment: Mapping[str, str], log: Path, seconds: float) -> dict[str, Any]:
     """Run a command to its end, or end it and all its children after `seconds`.
 
-    Its progress goes to our output, its stderr to `log`. Returns the exit code (negative: the signal), whether time
-    ran out, the seconds, and the log's end where it failed.
+    Its progress goes to our output, its stderr to `log`. Returns, when all of them are gone, the exit code (negative:
+    the signal), whether time ran out, the seconds, and the log's end where it failed.
     """
+    # Orphans become ours, so that they can be waited for.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     begin = time.monotonic()
     late = False
     with log.open("w", encoding="utf-8") as sink:
@@ -42,6 +45,7 @@ def run(command: Sequence[str], environment: Mapping[str, str], log: Path, secon
             # An engine's workers are children of the child; none may stay and hold a device.
             _kill(child.pid)
             child.wait()
+            _wait_for_group(child.pid)
     told: dict[str, Any] = {"exit": code, "out_of_time": late, "seconds": round(time.monotonic() - begin, 3)}
     if code != 0:
         told["log"] = tail(log)
@@ -68,6 +72,19 @@ def tail(log: Path) -> list[str]:
     """Return the last lines of a log; files of the checkout are named from its root, wherever it lies."""
     text = log.read_text(encoding="utf-8", errors="replace").replace(f"{HERE.parent}{os.sep}", "")
     return text.splitlines()[-_LAST_LINES:]
+
+
+def _wait_for_group(group: int) -> None:
+    """Wait until nobody of a killed group is left: giving back a device and a backup in host memory takes seconds."""
+    end = time.monotonic() + _LEAVE_SECONDS
+    with contextlib.suppress(ChildProcessError):  # there is none any more
+        while True:
+            ended, _ = os.waitpid(-group, os.WNOHANG)
+            if not ended and time.monotonic() >= end:
+                say(f"A PROCESS OF GROUP {group} IS STILL THERE: what it holds spoils the next figures")
+                return
+            if not ended:
+                time.sleep(0.05)
 
 
 def _kill(group: int) -> None:

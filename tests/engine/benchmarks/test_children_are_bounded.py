@@ -6,8 +6,12 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.common import children
+
+if TYPE_CHECKING:
+    import pytest
 
 LONG = 60
 
@@ -47,6 +51,36 @@ def test_one_that_takes_too_long_is_ended_with_its_children(tmp_path: Path) -> N
     assert told["out_of_time"] is True
     assert told["exit"] < 0
     assert time.monotonic() - begin < 20
+    assert gone(int(number.read_text()))
+
+
+# A worker whose memory takes a while to be given back, as an engine's does, outlives its parent's end.
+LEAVES_A_WORKER = """
+import subprocess, sys
+worker = "held = bytearray(1 << 29); print('ready', flush=True); import time; time.sleep(60)"
+child = subprocess.Popen([sys.executable, "-c", worker], stdout=subprocess.PIPE)
+child.stdout.readline()
+open(sys.argv[1], "w").write(str(child.pid))
+"""
+
+
+def test_when_it_returns_no_worker_holds_anything_any_more(tmp_path: Path) -> None:
+    """Else the next side would be measured beside what this one still gives back."""
+    number = tmp_path / "worker"
+    told = children.run(
+        [sys.executable, "-c", LEAVES_A_WORKER, str(number)], os.environ, tmp_path / "log", LONG
+    )
+    assert told["exit"] == 0
+    assert not Path(f"/proc/{number.read_text()}").exists()
+
+
+def test_a_worker_that_does_not_go_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(children, "_LEAVE_SECONDS", 0.0)
+    number = tmp_path / "worker"
+    children.run([sys.executable, "-c", LEAVES_A_WORKER, str(number)], os.environ, tmp_path / "log", LONG)
+    assert "IS STILL THERE" in capsys.readouterr().out
     assert gone(int(number.read_text()))
 
 
