@@ -14,7 +14,7 @@ from benchmarks.common.environment import HERE
 from benchmarks.common.say import say
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -29,11 +29,9 @@ def run(command: Sequence[str], environment: Mapping[str, str], log: Path, secon
     Its progress goes to our output, its stderr to `log`. Returns, when all of them are gone, the exit code (negative:
     the signal), whether time ran out, the seconds, and the log's end where it failed.
     """
-    # Orphans become ours, so that they can be waited for.
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     begin = time.monotonic()
     late = False
-    with log.open("w", encoding="utf-8") as sink:
+    with log.open("w", encoding="utf-8") as sink, _adopting_orphans():
         child = subprocess.Popen(command, env=dict(environment), stderr=sink, process_group=0)  # noqa: S603
         try:
             code = child.wait(timeout=seconds)
@@ -72,6 +70,17 @@ def tail(log: Path) -> list[str]:
     """Return the last lines of a log; files of the checkout are named from its root, wherever it lies."""
     text = log.read_text(encoding="utf-8", errors="replace").replace(f"{HERE.parent}{os.sep}", "")
     return text.splitlines()[-_LAST_LINES:]
+
+
+@contextlib.contextmanager
+def _adopting_orphans() -> Iterator[None]:
+    """Be the parent of what a child leaves behind, so that it can be waited for; only so long: they stay ours."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        yield
+    finally:
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, 0)
 
 
 def _wait_for_group(group: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import time
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import pytest
 
 LONG = 60
+PR_GET_CHILD_SUBREAPER = 37
 
 
 def test_a_good_end_is_told_without_a_log(tmp_path: Path) -> None:
@@ -72,6 +74,14 @@ def test_when_it_returns_no_worker_holds_anything_any_more(tmp_path: Path) -> No
     )
     assert told["exit"] == 0
     assert not Path(f"/proc/{number.read_text()}").exists()
+
+
+def test_afterwards_orphans_are_not_ours(tmp_path: Path) -> None:
+    """Whoever never waits for them would keep them as zombies."""
+    children.run([sys.executable, "-c", ""], os.environ, tmp_path / "log", LONG)
+    adopting = ctypes.c_int(-1)
+    assert ctypes.CDLL(None).prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(adopting)) == 0
+    assert adopting.value == 0
 
 
 def test_a_worker_that_does_not_go_is_told_of(
