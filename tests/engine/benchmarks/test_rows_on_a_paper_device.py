@@ -76,9 +76,22 @@ def test_offline_measures_a_staged_and_an_unstaged_first_sleep(run: Run) -> None
 
 def test_offline_with_graphs_begins_with_the_unstaged_one(run: Run) -> None:
     side = measured(offline, PaperEngine(), run, Side("ours-graphs", "dormouse", graphs=True, staging=False))
-    assert offline.STAGED not in side["figures"]
     assert side["steps"][1]["name"] == offline.FIRST
     assert side["steps"][1]["transition"][0]["copied"] == WEIGHTS
+    assert len(side["figures"][offline.STAGED]) == 1
+    assert side["steps"][-3]["name"] == offline.STAGED
+    assert side["steps"][-3]["transition"][0]["copied"] == 0
+    assert side["facts"]["staging"][0]["done"] == WEIGHTS
+    assert side["facts"]["released before the first sleep, staged"] == [WEIGHTS]
+
+
+def test_offline_leaves_the_other_first_sleep_out_where_there_is_no_time(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offline, "SECONDS_OF_A_STAGING", 600.0)
+    side = measured(offline, PaperEngine(), run, Side("ours-graphs", "dormouse", graphs=True, staging=False))
+    assert offline.STAGED not in side["figures"]
+    assert "out of time" in side["facts"]["stopped"]
 
 
 def test_a_wrong_answer_after_a_wake_misses_the_goal(run: Run) -> None:
