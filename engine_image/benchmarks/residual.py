@@ -20,7 +20,6 @@ import importlib
 import json
 import os
 import re
-import shlex
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ from typing import Any
 
 from benchmarks.common import children, environment, inside
 from benchmarks.common.engine import Setting
-from benchmarks.common.machine import machine
+from benchmarks.common.machine import command_line, machine
 from benchmarks.common.record import write
 from benchmarks.common.say import GIB, gib, say
 from benchmarks.common.shapes import QWEN3_32B, prompts
@@ -70,7 +69,7 @@ def main() -> int:
         return 0
     told: dict[str, Any] = {}
     (given.out / "logs").mkdir(exist_ok=True)
-    head = {"row": "residual", "command": shlex.join(sys.orig_argv), "machine": machine()}
+    head = {"row": "residual", "command": command_line(), "machine": machine()}
     wanted = [f"eager {name}" for name in given.eager] + [f"graphs {name}" for name in given.graphs]
     with tempfile.TemporaryDirectory(prefix="dormouse-residual-") as scratch:
         for choice in wanted:

@@ -10,7 +10,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.common.environment import HERE
+from benchmarks.common.environment import from_root
 from benchmarks.common.say import say
 
 if TYPE_CHECKING:
@@ -68,13 +68,15 @@ def end_with_parent() -> None:
 
 def tail(log: Path) -> list[str]:
     """Return the last lines of a log; files of the checkout are named from its root, wherever it lies."""
-    text = log.read_text(encoding="utf-8", errors="replace").replace(f"{HERE.parent}{os.sep}", "")
-    return text.splitlines()[-_LAST_LINES:]
+    return from_root(log.read_text(encoding="utf-8", errors="replace")).splitlines()[-_LAST_LINES:]
 
 
 @contextlib.contextmanager
 def _adopting_orphans() -> Iterator[None]:
-    """Be the parent of what a child leaves behind, so that it can be waited for; only so long: they stay ours."""
+    """Be the parent of what a child leaves behind, so that it can be waited for.
+
+    Not for longer: whatever else loses its parent would come to us too, and nobody here would ever wait for that.
+    """
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
@@ -90,7 +92,9 @@ def _wait_for_group(group: int) -> None:
         while True:
             ended, _ = os.waitpid(-group, os.WNOHANG)
             if not ended and time.monotonic() >= end:
-                say(f"A PROCESS OF GROUP {group} IS STILL THERE: what it holds spoils the next figures")
+                say(
+                    f"A PROCESS OF GROUP {group} IS STILL THERE and spoils what follows: end it, then measure again"
+                )
                 return
             if not ended:
                 time.sleep(0.05)

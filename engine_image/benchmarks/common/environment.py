@@ -15,6 +15,11 @@ HERE = Path(__file__).resolve().parents[2]
 DISTRIBUTION = "dormouse-engine"
 
 
+def from_root(text: str) -> str:
+    """Name files of the checkout from its root, wherever it lies: results are read elsewhere."""
+    return text.replace(f"{HERE.parent}{os.sep}", "")
+
+
 def for_engine(allocator: str, scratch: Path, *, rehearsal: bool) -> dict[str, str]:
     """Return the whole environment of a process with an engine in it; makes files in `scratch`.
 

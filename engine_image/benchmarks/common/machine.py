@@ -6,8 +6,10 @@ import datetime as dt
 import importlib.metadata
 import os
 import platform
+import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,11 @@ def machine() -> dict[str, Any]:
         "versions": versions(),
         "commit": commit(),
     }
+
+
+def command_line() -> str:
+    """Return how this process was called; programs and folders by their last name, for the rest is this machine's."""
+    return shlex.join(Path(word).name if word.startswith(os.sep) else word for word in sys.orig_argv)
 
 
 def versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.common import memory
+from benchmarks.common.environment import from_root
 from benchmarks.common.say import gib, say
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Record:
             yield
         except BaseException as failure:
             self.data["error"] = {**_error(failure), "doing": self.data["doing"]}
-            self.data["error"]["trace"] = traceback.format_exc().splitlines()[-40:]
+            self.data["error"]["trace"] = from_root(traceback.format_exc()).splitlines()[-40:]
             self.save()
             say(f"{self._name}: FAILED in {self.data['doing']}: {failure!r}"[:600])
             raise

@@ -11,7 +11,6 @@ import argparse
 import importlib
 import json
 import os
-import shlex
 import shutil
 import signal
 import sys
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from benchmarks.common import children, environment, memory
 from benchmarks.common.engine import Engine, Setting
-from benchmarks.common.machine import machine
+from benchmarks.common.machine import command_line, machine
 from benchmarks.common.record import Record, write
 from benchmarks.common.say import GIB, MIB, say
 from benchmarks.common.shapes import QWEN3_32B, Shape
@@ -138,7 +137,7 @@ def _command(rows: Sequence[Row], run: Run, asked: argparse.Namespace) -> int:
     row = rows[0]
     end = time.monotonic() + asked.seconds
     head = {
-        "command": shlex.join(sys.orig_argv),
+        "command": command_line(),
         "rehearsal": run.rehearsal is not None,
         "machine": machine(),
     }

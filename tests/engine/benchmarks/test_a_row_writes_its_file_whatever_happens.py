@@ -52,6 +52,9 @@ def test_a_side_that_cannot_start_stands_in_every_row_s_file(model: Path, tmp_pa
     assert cycles["rehearsal"] is True
     assert cycles["machine"]["host_bytes"] > 0
     assert "benchmarks.cycles" in cycles["command"]
+    assert f"--rehearse {model.name} --out {tmp_path.name}" in cycles["command"]
+    assert os.sep not in cycles["command"], "a path of this machine is no result"
+    assert str(ROOT) not in json.dumps(side["error"])
 
 
 def test_a_side_that_does_not_exist_is_refused(model: Path, tmp_path: Path) -> None:

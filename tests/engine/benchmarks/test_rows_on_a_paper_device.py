@@ -88,7 +88,7 @@ def test_offline_with_graphs_begins_with_the_unstaged_one(run: Run) -> None:
 def test_offline_leaves_the_other_first_sleep_out_where_there_is_no_time(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(offline, "SECONDS_OF_A_STAGING", 600.0)
+    monkeypatch.setattr(offline, "SECONDS_OF_ANOTHER_FIRST", 600.0)
     side = measured(offline, PaperEngine(), run, Side("ours-graphs", "dormouse", graphs=True, staging=False))
     assert offline.STAGED not in side["figures"]
     assert "out of time" in side["facts"]["stopped"]
